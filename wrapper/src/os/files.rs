@@ -1,0 +1,1 @@
+//! Files: opened, examined and compared without following surprises.

@@ -1,0 +1,1 @@
+//! Do two processes share one address space? kcmp(2).

@@ -1,0 +1,1 @@
+//! The process tree of a session, seen through /proc, and the verdict on it.
