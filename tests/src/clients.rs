@@ -1,0 +1,222 @@
+//! Owns what the tests know about the real client: where its pinned versions lie, the files and
+//! variables with which it runs without questions and without a network, and a way to make it
+//! leak. Never downloads anything: `fetch-client` does, when a human asks for it.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::artifacts::workspace;
+use crate::netns::Isolated;
+use crate::sandbox::Sandbox;
+
+/// A version of the client that the tests know, and its npm tarball.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    /// Version number.
+    pub version: &'static str,
+    /// SHA-512 of the tarball of `@anthropic-ai/claude-code-linux-x64`, in hexadecimal.
+    pub sha512: &'static str,
+}
+
+/// All pinned versions, oldest first.
+pub const PINNED: &[Pinned] = &[
+    Pinned {
+        version: "2.1.110",
+        sha512: "aaafa3f3e71122648574b5b056f0a04a638ce17c47d56087365acce0cf63c894\
+                 14301f66061e417284b7145e93bca1c3969973a74e01acaa0953b8b89d1b209e",
+    },
+    Pinned {
+        version: "2.1.329",
+        sha512: "fa7e25bb5b9b600a74d98d17fcc0149f1c3dc98e921c767bec5f88a16f95d305\
+                 6816e888f68a5d1fa8287e37f5e205c908460c4cda64b3b1a7d62f1765328058",
+    },
+];
+
+/// The npm package that is fetched.
+pub const PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
+
+/// The key that the client is given. Its last 20 characters are approved in `.claude.json`.
+const DUMMY_KEY: &str = "sk-ant-dummy-dummy-dummy-dummy-0123456789";
+
+/// The folder that has `VERSION/claude`: `CLAUDE_SAFE_TEST_CLIENTS`, else `.cache/clients` in the
+/// workspace.
+#[must_use]
+pub fn clients_dir() -> PathBuf {
+    env::var_os("CLAUDE_SAFE_TEST_CLIENTS").map_or_else(|| workspace().join(".cache/clients"), PathBuf::from)
+}
+
+/// The client of that version, if it was fetched.
+#[must_use]
+pub fn real_client(version: &str) -> Option<PathBuf> {
+    let path = clients_dir().join(version).join("claude");
+    path.is_file().then_some(path)
+}
+
+/// Whether tests that cannot run must fail: `CLAUDE_SAFE_REQUIRE_CLIENT=1`.
+#[must_use]
+pub fn client_required() -> bool {
+    env::var("CLAUDE_SAFE_REQUIRE_CLIENT").is_ok_and(|v| v == "1")
+}
+
+/// Ends the test here, with a line on stderr that is shown without `--nocapture` too. With
+/// `CLAUDE_SAFE_REQUIRE_CLIENT=1` it fails instead.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        assert!(!$crate::clients::client_required(), $($reason)*);
+        // The macros for printing are captured by the test runner; stderr itself is not.
+        let line = format!("skipped: {}: {}\n", std::thread::current().name().unwrap_or("?"), format_args!($($reason)*));
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        return;
+    }};
+}
+
+/// Writes `.claude.json` and `.claude/settings.json` with which the client starts without a
+/// question in the sandbox's `work`.
+///
+/// # Panics
+/// When they cannot be written.
+pub fn prepare_home(sandbox: &Sandbox) {
+    let folder = sandbox.home().join(".claude");
+    fs::create_dir_all(&folder).expect("a folder in the sandbox");
+    let mut projects = serde_json::Map::new();
+    let trusted = json!({ "hasTrustDialogAccepted": true, "hasCompletedProjectOnboarding": true });
+    projects.insert(sandbox.work().display().to_string(), trusted);
+    let state = json!({
+        "hasCompletedOnboarding": true,
+        "theme": "dark",
+        "bypassPermissionsModeAccepted": true,
+        "customApiKeyResponses": { "approved": [&DUMMY_KEY[DUMMY_KEY.len() - 20..]], "rejected": [] },
+        "projects": projects,
+    });
+    fs::write(sandbox.home().join(".claude.json"), state.to_string()).expect("a file in the sandbox");
+    let settings = json!({ "skipDangerousModePermissionPrompt": true });
+    fs::write(folder.join("settings.json"), settings.to_string()).expect("a file in the sandbox");
+}
+
+/// Gives `command` the variables of the client and puts it into the mock's namespace. `command`
+/// may be the client itself or something that starts it.
+///
+/// # Errors
+/// The mock is gone.
+pub fn set_up(command: &mut Command, mock: &Isolated) -> io::Result<()> {
+    command
+        .env("ANTHROPIC_API_KEY", DUMMY_KEY)
+        .env("ANTHROPIC_BASE_URL", mock.url())
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("DISABLE_AUTOUPDATER", "1")
+        .env("IS_SANDBOX", "1")
+        .env("SHELL", "/bin/sh");
+    if let Some(ca) = mock.ca() {
+        command.env("NODE_EXTRA_CA_CERTS", ca);
+    }
+    mock.enter(command)
+}
+
+/// How the real client is made to leak: anonymous memory outside of the JS heap, written once and
+/// never touched again.
+#[derive(Clone, Debug)]
+pub struct Leak {
+    /// MiB each second.
+    pub mib_per_s: u32,
+    /// It stops there, MiB; keep it below what the machine can bear.
+    pub cap_mib: u32,
+    /// Only the first so many clients leak; `None`: every one. A restarted client is a further
+    /// one; its short-lived helpers do not count.
+    pub first_clients: Option<u32>,
+}
+
+/// Writes the script of a leak and returns the value for `BUN_OPTIONS`.
+///
+/// # Panics
+/// When it cannot be written.
+#[must_use]
+pub fn leak_options(sandbox: &Sandbox, leak: &Leak) -> String {
+    let script = sandbox.file("leak.js");
+    let claims = leak.first_clients.map(|count| {
+        (0..count).map(|i| sandbox.file(&format!("leak-claim-{i}")).display().to_string()).collect::<Vec<_>>()
+    });
+    let text = LEAK_JS
+        .replace("@MIB_PER_S@", &leak.mib_per_s.to_string())
+        .replace("@CAP_MIB@", &leak.cap_mib.to_string())
+        .replace("@CLAIMS@", &claims.map_or(Value::Null, |c| json!(c)).to_string());
+    fs::write(&script, text).expect("a file in the sandbox");
+    format!("--preload {}", script.display())
+}
+
+/// Every 100 ms as many blocks as are due. Waits 300 ms before it claims a turn, so that the
+/// client's short-lived runs of itself as `rg` or `ugrep` do not use one up; `unref` keeps the
+/// timer from holding the client back when it wants to end.
+const LEAK_JS: &str = r#"(() => {
+  const fs = require("fs");
+  const claims = @CLAIMS@;
+  const block = 16 << 20, page = 4096, kept = [];
+  const start = () => {
+    if (claims !== null && !claims.some((path) => {
+      try { fs.closeSync(fs.openSync(path, "wx")); return true; } catch { return false; }
+    })) return;
+    const begun = Date.now();
+    const timer = setInterval(() => {
+      const due = Math.min(@CAP_MIB@, (Date.now() - begun) / 1000 * @MIB_PER_S@) * (1 << 20);
+      // A few at a time: the client must stay as responsive as one that leaks by itself.
+      for (let i = 0; i < 8 && (kept.length + 1) * block <= due; i++) {
+        const bytes = new Uint8Array(block);
+        for (let at = 0; at < block; at += page) bytes[at] = 1;
+        kept.push(bytes);
+      }
+    }, 100);
+    timer.unref();
+  };
+  setTimeout(start, 300).unref();
+})();
+"#;
+
+/// The transcripts below a home, newest last.
+#[must_use]
+pub fn transcripts(home: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for project in fs::read_dir(home.join(".claude/projects")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(project.path()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "jsonl") {
+                let changed = entry.metadata().and_then(|m| m.modified()).ok();
+                found.push((changed, path));
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// The tool calls of a transcript in order: id, and the result's text if there is a result that is
+/// no error.
+///
+/// # Panics
+/// When the transcript cannot be read or a line of it is no JSON.
+#[must_use]
+pub fn tool_calls(transcript: &Path) -> Vec<(String, Option<String>)> {
+    let text = fs::read_to_string(transcript).expect("a transcript");
+    let mut calls: Vec<(String, Option<String>)> = Vec::new();
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line).expect("a line of JSON");
+        for block in entry["message"]["content"].as_array().into_iter().flatten() {
+            match block["type"].as_str() {
+                Some("tool_use") => calls.push((block["id"].as_str().unwrap_or_default().to_owned(), None)),
+                Some("tool_result") if block["is_error"] != json!(true) => {
+                    let id = block["tool_use_id"].as_str().unwrap_or_default();
+                    let content = block["content"].as_str().map_or_else(|| block["content"].to_string(), str::to_owned);
+                    if let Some(call) = calls.iter_mut().rev().find(|(i, _)| i == id) {
+                        call.1 = Some(content);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    calls
+}
