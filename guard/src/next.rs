@@ -1,0 +1,435 @@
+//! The next definition of each interposed function: what the program would call without us.
+//!
+//! Owns the table of their addresses, filled by the first call that needs one, which may come long
+//! before our constructor. No lock: two threads may both look up and store the same answers. A lock
+//! here and the loader's own (dlopen allocates under it) could be taken in either order.
+
+use core::{
+    ffi::{CStr, c_int, c_void},
+    mem::transmute_copy,
+    ptr::{copy_nonoverlapping, null_mut},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::{
+    early,
+    elf::{self, Definition},
+    os::{self, SigAction, SigactionFn},
+};
+
+/// What can be looked up; the number is the place in the table.
+#[derive(Clone, Copy)]
+enum Name {
+    Malloc,
+    Calloc,
+    Realloc,
+    Free,
+    AlignedAlloc,
+    Memalign,
+    PosixMemalign,
+    Valloc,
+    Pvalloc,
+    MallocUsableSize,
+    Sigaction,
+    Signal,
+    RegisterAtfork,
+    PthreadAtfork,
+    GnuGetLibcVersion,
+}
+
+const NAMES: [&CStr; 15] = [
+    c"malloc",
+    c"calloc",
+    c"realloc",
+    c"free",
+    c"aligned_alloc",
+    c"memalign",
+    c"posix_memalign",
+    c"valloc",
+    c"pvalloc",
+    c"malloc_usable_size",
+    c"sigaction",
+    c"signal",
+    c"__register_atfork",
+    c"pthread_atfork",
+    c"gnu_get_libc_version",
+];
+
+/// Not looked up yet.
+const UNKNOWN: usize = 0;
+/// Looked up: there is none.
+const MISSING: usize = 1;
+
+#[repr(align(64))]
+struct Table([AtomicUsize; NAMES.len()]);
+
+static TABLE: Table = Table([const { AtomicUsize::new(UNKNOWN) }; NAMES.len()]);
+
+/// `malloc_usable_size`, if it is of the same object as malloc and free. Otherwise it would read
+/// the headers of an allocator that isn't its own.
+static CHUNK_SIZE: AtomicUsize = AtomicUsize::new(UNKNOWN);
+
+/// What has been seen of the next allocator: how to do without calls into it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+enum Known {
+    /// Nothing; the calls are made.
+    Nothing,
+    /// It is glibc 2.33 or later, whose free keeps errno. Not asked further.
+    KeepsErrno,
+    /// The same, and the word before an object is its chunk's size and three flag bits. Asking
+    /// malloc_usable_size costs a call, and a look at the *next* chunk, which may be a cold line.
+    HeaderIsSize,
+}
+
+#[repr(align(64))]
+struct Knowledge(AtomicUsize);
+
+static KNOWN: Knowledge = Knowledge(AtomicUsize::new(Known::Nothing as usize));
+
+/// The thread (its thread pointer) that is looking up, 0 if none.
+static RESOLVER: AtomicUsize = AtomicUsize::new(0);
+
+/// The next function of that name. `None` if there is none, or if this thread is just looking.
+///
+/// # Safety
+/// `F` is the type of the C function of that name.
+#[inline(always)]
+unsafe fn next<F: Copy>(name: Name) -> Option<F> {
+    const { assert!(size_of::<F>() == size_of::<usize>()) };
+    let mut address = TABLE.0[name as usize].load(Relaxed);
+    if address <= MISSING {
+        if address == UNKNOWN {
+            address = look_up(name);
+        }
+        if address <= MISSING {
+            return None;
+        }
+    }
+    // SAFETY: the address of a function of that name; the caller names its type.
+    Some(unsafe { transmute_copy(&address) })
+}
+
+#[cold]
+#[inline(never)]
+fn look_up(name: Name) -> usize {
+    resolve();
+    TABLE.0[name as usize].load(Relaxed)
+}
+
+/// Fills the table. Returns at once if this very thread is doing that further up its stack.
+pub(crate) fn resolve() {
+    let me = os::thread_pointer();
+    if RESOLVER.swap(me, Relaxed) == me {
+        return;
+    }
+    let definitions = elf::next_definitions(&NAMES);
+    for (slot, definition) in TABLE.0.iter().zip(definitions) {
+        slot.store(definition.map_or(MISSING, address_of), Relaxed);
+    }
+    let of = |name: Name| definitions[name as usize].map(|definition| definition.object);
+    let chunk_size = match definitions[Name::MallocUsableSize as usize] {
+        Some(definition)
+            if of(Name::Malloc) == Some(definition.object)
+                && of(Name::Free) == Some(definition.object) =>
+        {
+            address_of(definition)
+        }
+        _ => MISSING,
+    };
+    CHUNK_SIZE.store(chunk_size, Relaxed);
+    let is_glibc = of(Name::GnuGetLibcVersion).is_some()
+        && of(Name::GnuGetLibcVersion) == of(Name::Malloc)
+        && of(Name::GnuGetLibcVersion) == of(Name::Free);
+    if is_glibc && let Some(definition) = definitions[Name::GnuGetLibcVersion as usize] {
+        // SAFETY: glibc's gnu_get_libc_version.
+        let version = unsafe { os::libc_version(definition.address) };
+        if is_at_least_2_33(version.to_bytes()) && !header_is_size() {
+            KNOWN.0.store(Known::KeepsErrno as usize, Relaxed);
+        }
+    }
+    RESOLVER.store(0, Relaxed);
+}
+
+fn address_of(definition: Definition) -> usize {
+    if definition.is_ifunc {
+        // SAFETY: the symbol says that it is a resolver.
+        unsafe { os::call_ifunc_resolver(definition.address) }
+    } else {
+        definition.address
+    }
+}
+
+/// Can the class of an object be told from its address? If not, nothing can be counted.
+pub(crate) fn can_classify() -> bool {
+    if CHUNK_SIZE.load(Relaxed) == UNKNOWN {
+        resolve();
+    }
+    CHUNK_SIZE.load(Relaxed) > MISSING
+}
+
+/// Looks whether chunks of glibc have the header that they always had. To be called once, when the
+/// allocator may be used freely.
+pub(crate) fn try_header() {
+    // Elsewhere a pointer may carry a tag that differs from its header's (MTE).
+    if !cfg!(target_arch = "x86_64")
+        || KNOWN.0.load(Relaxed) != Known::KeepsErrno as usize
+        || !can_classify()
+    {
+        return;
+    }
+    let holds = [24, 160, 168, 1000].into_iter().all(|size| {
+        let object = malloc(size);
+        if object.is_null() {
+            return false;
+        }
+        // SAFETY: a live object of the next allocator, which is glibc.
+        unsafe {
+            let usable = chunk_size(object);
+            let header = header_before(object);
+            free(object);
+            usable >= size && header & !0b111 == usable + 8
+        }
+    });
+    if holds {
+        KNOWN.0.store(Known::HeaderIsSize as usize, Relaxed);
+    }
+}
+
+/// # Safety
+/// `object` is a live object of glibc.
+#[inline(always)]
+unsafe fn header_before(object: *mut c_void) -> usize {
+    // SAFETY: a chunk begins 16 bytes before its object.
+    unsafe { object.cast::<usize>().sub(1).read() }
+}
+
+/// Is the next allocator one whose free keeps errno, and whose [`chunk_size`] is a single load?
+#[inline(always)]
+pub(crate) fn header_is_size() -> bool {
+    KNOWN.0.load(Relaxed) == Known::HeaderIsSize as usize
+}
+
+fn is_at_least_2_33(version: &[u8]) -> bool {
+    let Some(minor) = version.strip_prefix(b"2.") else {
+        return false;
+    };
+    let digits = minor.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0_u32, |minor, digit| {
+        minor
+            .saturating_mul(10)
+            .saturating_add((digit - b'0').into())
+    }) >= 33
+}
+
+/// Usable bytes of an object, which tells its class; 0 if that can't be told.
+///
+/// # Safety
+/// `object` is null or a live object of the next allocator.
+#[inline(always)]
+pub(crate) unsafe fn chunk_size(object: *mut c_void) -> usize {
+    if header_is_size() {
+        if object.is_null() {
+            return 0;
+        }
+        // SAFETY: try_header saw that it is glibc's. A chunk that is a mapping of its own has less
+        // room than this says; it is larger than any class.
+        return unsafe { header_before(object) & !0b111 } - 8;
+    }
+    let address = CHUNK_SIZE.load(Relaxed);
+    if address <= MISSING {
+        return 0;
+    }
+    // SAFETY: the address is malloc_usable_size's, of the allocator that the object is of.
+    unsafe {
+        let usable_size: unsafe extern "C" fn(*mut c_void) -> usize = transmute_copy(&address);
+        usable_size(object)
+    }
+}
+
+fn none_left() -> *mut c_void {
+    os::set_errno(os::ENOMEM);
+    null_mut()
+}
+
+/// Serves a request while there is no next allocator to ask.
+#[cold]
+fn early_alloc(size: usize, align: usize) -> *mut c_void {
+    let object = early::allocate(size, align);
+    if object.is_null() {
+        none_left()
+    } else {
+        object
+    }
+}
+
+type SizeFn = unsafe extern "C" fn(usize) -> *mut c_void;
+type TwoSizesFn = unsafe extern "C" fn(usize, usize) -> *mut c_void;
+
+// What follows has the contracts of the C functions of the same names (malloc(3),
+// posix_memalign(3), sigaction(2)); objects of early.rs are none of theirs, see abi.rs.
+
+#[inline(always)]
+pub(crate) fn malloc(size: usize) -> *mut c_void {
+    // SAFETY: the type of malloc, which takes any size.
+    unsafe {
+        match next::<SizeFn>(Name::Malloc) {
+            Some(malloc) => malloc(size),
+            None => early_alloc(size, 1),
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn calloc(count: usize, size: usize) -> *mut c_void {
+    // SAFETY: the type of calloc, which takes any sizes.
+    unsafe {
+        match next::<TwoSizesFn>(Name::Calloc) {
+            Some(calloc) => calloc(count, size),
+            None => match count.checked_mul(size) {
+                Some(len) => early_alloc(len, 1),
+                None => none_left(),
+            },
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn realloc(object: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the type of realloc; the object is the caller's promise.
+    unsafe {
+        match next::<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>(Name::Realloc) {
+            Some(realloc) => realloc(object, size),
+            // No next allocator, so no object of it: there is nothing to copy.
+            None => early_alloc(size, 1),
+        }
+    }
+}
+
+/// Moves an object of early.rs to the next allocator.
+#[cold]
+pub(crate) fn realloc_early(object: *mut c_void, size: usize) -> *mut c_void {
+    let old = early::contents(object);
+    let new = malloc(size);
+    if !new.is_null() {
+        // SAFETY: both are live, of these sizes at least, and different objects.
+        unsafe { copy_nonoverlapping(old.cast::<u8>(), new.cast(), old.len().min(size)) };
+    }
+    new
+}
+
+#[inline(always)]
+pub(crate) unsafe fn free(object: *mut c_void) {
+    // SAFETY: the type of free; the object is the caller's promise.
+    unsafe {
+        if let Some(free) = next::<unsafe extern "C" fn(*mut c_void)>(Name::Free) {
+            free(object);
+        }
+    }
+}
+
+pub(crate) fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    // SAFETY: the type of aligned_alloc, which takes any sizes.
+    unsafe {
+        match next::<TwoSizesFn>(Name::AlignedAlloc) {
+            Some(aligned_alloc) => aligned_alloc(align, size),
+            None if align.is_power_of_two() => early_alloc(size, align),
+            None => none_left(),
+        }
+    }
+}
+
+pub(crate) fn memalign(align: usize, size: usize) -> *mut c_void {
+    // SAFETY: the type of memalign, which takes any sizes.
+    unsafe {
+        match next::<TwoSizesFn>(Name::Memalign) {
+            Some(memalign) => memalign(align, size),
+            None if align.is_power_of_two() => early_alloc(size, align),
+            None => none_left(),
+        }
+    }
+}
+
+pub(crate) unsafe fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
+    type Fn = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;
+    // SAFETY: the type of posix_memalign; `out` is the caller's promise.
+    unsafe {
+        match next::<Fn>(Name::PosixMemalign) {
+            Some(posix_memalign) => posix_memalign(out, align, size),
+            None => os::ENOMEM,
+        }
+    }
+}
+
+pub(crate) fn valloc(size: usize) -> *mut c_void {
+    // SAFETY: the type of valloc, which takes any size.
+    unsafe {
+        match next::<SizeFn>(Name::Valloc) {
+            Some(valloc) => valloc(size),
+            None => none_left(),
+        }
+    }
+}
+
+pub(crate) fn pvalloc(size: usize) -> *mut c_void {
+    // SAFETY: the type of pvalloc, which takes any size.
+    unsafe {
+        match next::<SizeFn>(Name::Pvalloc) {
+            Some(pvalloc) => pvalloc(size),
+            None => none_left(),
+        }
+    }
+}
+
+pub(crate) unsafe fn malloc_usable_size(object: *mut c_void) -> usize {
+    type Fn = unsafe extern "C" fn(*mut c_void) -> usize;
+    // SAFETY: the type of malloc_usable_size; the object is the caller's promise.
+    unsafe {
+        match next::<Fn>(Name::MallocUsableSize) {
+            Some(usable_size) => usable_size(object),
+            None => 0,
+        }
+    }
+}
+
+/// libc's `sigaction`, if it can be found.
+pub(crate) fn sigaction_fn() -> Option<SigactionFn> {
+    // SAFETY: the type of sigaction.
+    unsafe { next(Name::Sigaction) }
+}
+
+pub(crate) unsafe fn sigaction(signal: c_int, new: *const SigAction, old: *mut SigAction) -> c_int {
+    match sigaction_fn() {
+        // SAFETY: the pointers are the caller's promise.
+        Some(sigaction) => unsafe { sigaction(signal, new, old) },
+        None => {
+            os::set_errno(os::ENOSYS);
+            -1
+        }
+    }
+}
+
+pub(crate) fn signal(signal: c_int, handler: usize) -> usize {
+    // SAFETY: the type of signal (its handlers are addresses here).
+    unsafe {
+        match next::<unsafe extern "C" fn(c_int, usize) -> usize>(Name::Signal) {
+            Some(next_signal) => next_signal(signal, handler),
+            None => {
+                os::set_errno(os::ENOSYS);
+                os::SIG_ERR
+            }
+        }
+    }
+}
+
+/// Registers `child` to run in the child of every fork.
+pub(crate) fn run_in_forked_child(child: extern "C" fn()) {
+    for name in [Name::RegisterAtfork, Name::PthreadAtfork] {
+        // SAFETY: an address is a value of type usize.
+        if let Some(register) = unsafe { next::<usize>(name) } {
+            // SAFETY: one of the two functions that it takes.
+            unsafe { os::run_in_forked_child(register, child) };
+            return;
+        }
+    }
+}

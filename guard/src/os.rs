@@ -1,0 +1,384 @@
+//! Every call of the kernel and of libc, and what an errno means. No other file makes one.
+//!
+//! # Safety
+//!
+//! Most calls go to the kernel directly (rustix) and leave `errno` alone, which is what makes them
+//! fit for the signal handler. The calls that go through libc are: `dl_iterate_phdr`, `environ`,
+//! `__errno_location`, `getcwd`, `getauxval`, `time`, `abort`.
+
+use core::{
+    ffi::{CStr, c_char, c_int, c_void},
+    ops::ControlFlow,
+    slice,
+};
+
+use rustix::{
+    fs::{self, FallocateFlags, FileType, Mode, OFlags},
+    io::Errno,
+    mm::{self, MapFlags, ProtFlags},
+    process::{self, Resource},
+};
+
+use crate::stats_page::{self, StatsPage};
+
+pub(crate) const ENOMEM: c_int = libc::ENOMEM;
+pub(crate) const ENOSYS: c_int = libc::ENOSYS;
+pub(crate) const SIGUSR1: c_int = libc::SIGUSR1;
+pub(crate) const SIG_ERR: usize = libc::SIG_ERR;
+pub(crate) const PATH_MAX: usize = libc::PATH_MAX as usize;
+
+/// libc's `struct sigaction`.
+pub(crate) type SigAction = libc::sigaction;
+/// libc's `sigaction`.
+pub(crate) type SigactionFn =
+    unsafe extern "C" fn(c_int, *const SigAction, *mut SigAction) -> c_int;
+
+/// An object (program or library) that is loaded into this process.
+pub(crate) struct LoadedObject<'a> {
+    /// What is added to the addresses in the file.
+    pub(crate) base: usize,
+    /// Path it was loaded from; empty for the program itself. The loader keeps it for good.
+    pub(crate) name: &'static CStr,
+    pub(crate) headers: &'a [libc::Elf64_Phdr],
+}
+
+/// Shows the loaded objects in load order, the program first. `visit` must not allocate: malloc
+/// may be waiting for what it finds.
+pub(crate) fn for_each_object(visit: &mut dyn FnMut(&LoadedObject<'_>) -> ControlFlow<()>) {
+    type Visit<'a> = &'a mut dyn FnMut(&LoadedObject<'_>) -> ControlFlow<()>;
+
+    unsafe extern "C" fn show(
+        info: *mut libc::dl_phdr_info,
+        _len: usize,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: dl_iterate_phdr(3) hands over a valid record for the time of the call; `data` is
+        // the reference below, used by nobody else meanwhile.
+        let (info, visit) = unsafe { (&*info, &mut *data.cast::<Visit<'_>>()) };
+        if info.dlpi_phdr.is_null() || info.dlpi_name.is_null() {
+            return 0;
+        }
+        // SAFETY: same record: dlpi_phnum headers at dlpi_phdr, a terminated name. The name is the
+        // loader's own (link_map.l_name) and outlives us unless the object is unloaded; it is only
+        // kept for our own object, which is not.
+        let object = unsafe {
+            LoadedObject {
+                base: info.dlpi_addr as usize,
+                name: CStr::from_ptr(info.dlpi_name),
+                headers: slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()),
+            }
+        };
+        c_int::from(visit(&object).is_break())
+    }
+
+    let mut visit: Visit<'_> = visit;
+    // SAFETY: `show` matches the signature, and `visit` lives as long as the call.
+    unsafe { libc::dl_iterate_phdr(Some(show), (&raw mut visit).cast()) };
+}
+
+/// Arguments of an IFUNC resolver differ by machine; this calls one.
+///
+/// # Safety
+/// `resolver` is the address of an IFUNC resolver in a relocated object.
+pub(crate) unsafe fn call_ifunc_resolver(resolver: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: the caller's promise; on x86-64 a resolver takes nothing.
+        unsafe {
+            let resolver: extern "C" fn() -> usize = core::mem::transmute(resolver);
+            resolver()
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        /// The second argument says how far it is filled by its first field (sys/ifunc.h).
+        #[repr(C)]
+        struct IfuncArg {
+            size: u64,
+            hwcap: u64,
+            hwcap2: u64,
+        }
+        const IFUNC_ARG_HWCAP: u64 = 1 << 62;
+        // SAFETY: getauxval(3) only reads; the rest is the caller's promise.
+        unsafe {
+            let arg = IfuncArg {
+                size: size_of::<IfuncArg>() as u64,
+                hwcap: libc::getauxval(libc::AT_HWCAP) as u64,
+                hwcap2: libc::getauxval(libc::AT_HWCAP2) as u64,
+            };
+            let resolver: extern "C" fn(u64, *const IfuncArg) -> usize =
+                core::mem::transmute(resolver);
+            resolver(arg.hwcap | IFUNC_ARG_HWCAP, &raw const arg)
+        }
+    }
+}
+
+/// glibc's version, such as `2.36`.
+///
+/// # Safety
+/// `gnu_get_libc_version` is the address of that function.
+pub(crate) unsafe fn libc_version(gnu_get_libc_version: usize) -> &'static CStr {
+    // SAFETY: the caller's promise; the function returns a constant.
+    unsafe {
+        let version: extern "C" fn() -> *const c_char = core::mem::transmute(gnu_get_libc_version);
+        CStr::from_ptr(version())
+    }
+}
+
+/// Address of the thread's control block: never null, one per live thread.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer: usize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the x86-64 TLS ABI keeps the block's own address in its first word.
+    unsafe {
+        core::arch::asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, nomem, preserves_flags));
+    }
+    pointer
+}
+
+/// Sets the thread's `errno`.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: __errno_location gives the thread's own errno.
+    unsafe { *libc::__errno_location() = value };
+}
+
+/// Puts `errno` back, when dropped, to what it was.
+pub(crate) struct ErrnoKept {
+    errno: *mut c_int,
+    value: c_int,
+}
+
+impl ErrnoKept {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        // SAFETY: __errno_location gives the thread's own errno; the value stays on this thread.
+        unsafe {
+            let errno = libc::__errno_location();
+            Self {
+                errno,
+                value: *errno,
+            }
+        }
+    }
+}
+
+impl Drop for ErrnoKept {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: as in new.
+        unsafe { *self.errno = self.value };
+    }
+}
+
+/// The process's environment array as libc has it; null if there is none.
+pub(crate) fn environ() -> *mut *mut c_char {
+    // SAFETY: read once, in the constructor. libc has set it before any constructor runs.
+    unsafe { libc::environ }
+}
+
+pub(crate) fn pid() -> u32 {
+    process::getpid().as_raw_nonzero().get() as u32
+}
+
+/// Registers `child` to run in the child of every fork(2) of libc.
+///
+/// # Safety
+/// `register` is the address of `__register_atfork` (glibc) or `pthread_atfork` (other libcs).
+pub(crate) unsafe fn run_in_forked_child(register: usize, child: extern "C" fn()) {
+    type Hook = Option<extern "C" fn()>;
+    // SAFETY: the caller's promise. pthread_atfork(3) takes the first three arguments, and
+    // __register_atfork the same and a handle of the owner; a null handle is "never unloaded".
+    unsafe {
+        let register: extern "C" fn(Hook, Hook, Hook, *mut c_void) -> c_int =
+            core::mem::transmute(register);
+        register(None, None, Some(child), core::ptr::null_mut());
+    }
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// Follows symlinks; `None` if the file can't be examined.
+pub(crate) fn file_id(path: &CStr) -> Option<FileId> {
+    let stat = fs::stat(path).ok()?;
+    Some(FileId {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
+}
+
+/// The program file of this process; `None` without /proc.
+pub(crate) fn program_id() -> Option<FileId> {
+    file_id(c"/proc/self/exe")
+}
+
+/// The current folder's path in `buffer`; `None` if it has none or it is too long.
+pub(crate) fn current_folder(buffer: &mut [u8]) -> Option<&[u8]> {
+    let _errno = ErrnoKept::new();
+    // SAFETY: getcwd writes at most buffer.len() bytes, with a terminator.
+    let path = unsafe { libc::getcwd(buffer.as_mut_ptr().cast(), buffer.len()) };
+    if path.is_null() {
+        return None;
+    }
+    let path = CStr::from_bytes_until_nul(buffer).ok()?.to_bytes();
+    // "(unreachable)/..." is what the kernel says of a folder outside the root.
+    path.starts_with(b"/").then_some(path)
+}
+
+/// Seconds since 1970, UTC.
+pub(crate) fn unix_time_s() -> i64 {
+    // SAFETY: time(2) with a null pointer only returns. In libc it is async-signal-safe.
+    unsafe { libc::time(core::ptr::null_mut()) }
+}
+
+/// Maps the statistics page in the file at `path`, shared and for good. Refused (`None`) unless it
+/// is a regular file of our own, of exactly the right size, with its space allocated.
+pub(crate) fn map_stats_page(path: &CStr) -> Option<&'static StatsPage> {
+    let file = fs::open(
+        path,
+        OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+    .ok()?;
+    let stat = fs::fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_uid != process::geteuid().as_raw()
+        || stat.st_size != stats_page::LEN as i64
+    {
+        return None;
+    }
+    // A hole in the file would be filled at the first count; on a full disk that is a SIGBUS.
+    fs::fallocate(&file, FallocateFlags::empty(), 0, stats_page::LEN as u64).ok()?;
+    // SAFETY: a new mapping at an address of the kernel's choice, at least LEN bytes, never
+    // unmapped. All its fields are atomics for which any bits are a value. Nobody truncates the
+    // file: it is the wrapper's, in a folder that only its user can write.
+    unsafe {
+        let page = mm::mmap(
+            core::ptr::null_mut(),
+            stats_page::LEN,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &file,
+            0,
+        )
+        .ok()?;
+        Some(&*page.cast::<StatsPage>())
+    }
+}
+
+/// Why a line was not written.
+pub(crate) enum LogRefused {
+    /// The file can't be used (missing folder, somebody else's, no regular file, ...).
+    File,
+    /// The file is good, but it takes no more (disk full, quota, limit).
+    Full,
+}
+
+/// Appends a line to the log at `path`, which is made if missing. Only ever writes to a regular
+/// file of our own with one name. Async-signal-safe.
+pub(crate) fn append_line(path: &CStr, line: &[u8]) -> Result<(), LogRefused> {
+    // NONBLOCK: a fifo must not stop the program in its tracks. The file is opened anew for each
+    // line: a descriptor that we kept could be closed, and its number reused, by the program.
+    let file = fs::open(
+        path,
+        OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::CLOEXEC
+            | OFlags::NOCTTY,
+        Mode::RUSR | Mode::WUSR,
+    )
+    .map_err(|_| LogRefused::File)?;
+    let stat = fs::fstat(&file).map_err(|_| LogRefused::File)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_uid != process::geteuid().as_raw()
+        || stat.st_nlink != 1
+    {
+        return Err(LogRefused::File);
+    }
+    // A write beyond RLIMIT_FSIZE raises SIGXFSZ, which would kill the program.
+    let limit = process::getrlimit(Resource::Fsize).current;
+    let end = (stat.st_size as u64).saturating_add(line.len() as u64);
+    if limit.is_some_and(|limit| end > limit) {
+        return Err(LogRefused::Full);
+    }
+    let mut rest = line;
+    while !rest.is_empty() {
+        match rustix::io::write(&file, rest) {
+            Ok(0) => return Err(LogRefused::Full),
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(LogRefused::Full),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder for our user alone; fine if it is there.
+pub(crate) fn make_private_folder(path: &CStr) {
+    // What went wrong shows when the file in it is opened.
+    let _ = fs::mkdir(path, Mode::RWXU);
+}
+
+/// What SIGUSR1 did when we looked.
+pub(crate) enum Usr1Found {
+    /// The default: it ends the process.
+    Default,
+    Ignored,
+    /// Somebody has a handler.
+    Handled,
+}
+
+/// # Safety
+/// `sigaction` is libc's.
+pub(crate) unsafe fn look_at_usr1(sigaction: SigactionFn) -> Option<Usr1Found> {
+    // SAFETY: a zeroed record is a valid value of the C struct; the rest is the caller's promise.
+    let (result, now) = unsafe {
+        let mut now: SigAction = core::mem::zeroed();
+        let result = sigaction(SIGUSR1, core::ptr::null(), &raw mut now);
+        (result, now)
+    };
+    if result != 0 {
+        return None;
+    }
+    Some(match now.sa_sigaction {
+        libc::SIG_DFL => Usr1Found::Default,
+        libc::SIG_IGN => Usr1Found::Ignored,
+        _ => Usr1Found::Handled,
+    })
+}
+
+/// Installs a handler for SIGUSR1; says if it is in place.
+///
+/// # Safety
+/// `sigaction` is libc's; `handler` is async-signal-safe.
+pub(crate) unsafe fn handle_usr1(sigaction: SigactionFn, handler: extern "C" fn(c_int)) -> bool {
+    // SAFETY: a zeroed record is a valid value of the C struct, its mask empty; the rest is the
+    // caller's promise.
+    unsafe {
+        let mut action: SigAction = core::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        // RESTART: the program must not see EINTR because of us. ONSTACK: it may run on stacks
+        // that are too small for a handler, and have said so with sigaltstack(2).
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        sigaction(SIGUSR1, &raw const action, core::ptr::null_mut()) == 0
+    }
+}
+
+/// Ends the process; for a broken promise of our own only.
+pub(crate) fn abort() -> ! {
+    // SAFETY: abort(3) takes nothing and doesn't return.
+    unsafe { libc::abort() }
+}
