@@ -1,1 +1,542 @@
-//! Files: opened, examined and compared without following surprises.
+//! Files: which one is it, may it be executed, and can somebody else change it?
+//!
+//! Never follows a name twice where that matters: a trusted file is judged and read through one
+//! descriptor.
+//!
+//! # Safety
+//!
+//! faccessat(2) and fstatvfs(3) on C strings and structures that this file owns.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::machine::effective_uid;
+
+/// A file's identity while it exists: two names with the same pair are one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// The device that holds the file.
+    pub dev: u64,
+    /// The inode on that device.
+    pub ino: u64,
+}
+
+impl FileId {
+    /// The identity behind `metadata`.
+    pub fn of_metadata(metadata: &Metadata) -> FileId {
+        FileId {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        }
+    }
+
+    /// The identity of the file that `path` leads to, through symlinks. `None` when there is none.
+    pub fn of(path: &Path) -> Option<FileId> {
+        std::fs::metadata(path)
+            .ok()
+            .map(|metadata| FileId::of_metadata(&metadata))
+    }
+}
+
+/// Would execve(2) accept `path` as far as its type and permissions go? Symlinks are followed.
+///
+/// Asks with the effective ids (`AT_EACCESS`), as execve does.
+pub fn is_executable_file(path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        _ => return false,
+    }
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: name is a C string that lives across the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::X_OK, libc::AT_EACCESS) == 0 }
+}
+
+/// Does `file` lie on a file system from which nothing may be executed or mapped executable?
+pub fn is_on_noexec_mount(file: &File) -> bool {
+    let mut answer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the descriptor is open as long as `file` is borrowed; answer has room for the result.
+    if unsafe { libc::fstatvfs(file.as_raw_fd(), answer.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: fstatvfs succeeded, and zero bytes were a valid value before it.
+    let answer = unsafe { answer.assume_init() };
+    answer.f_flag & libc::ST_NOEXEC != 0
+}
+
+/// Whom a file must belong to, so that we act on what it says.
+///
+/// Root is always trusted, and so is the user as whom we run. When that is root, nobody else is.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    uid: u32,
+    /// Folders from `/` down to this one are taken as they are.
+    accepted_base: Option<PathBuf>,
+}
+
+impl Trust {
+    /// The rule for the user as whom this process runs.
+    pub fn of_this_process() -> Trust {
+        Trust {
+            uid: effective_uid(),
+            accepted_base: None,
+        }
+    }
+
+    /// The rule for another user: what `claude-safectl` would say for them, and for tests.
+    pub fn of_uid(uid: u32) -> Trust {
+        Trust {
+            uid,
+            accepted_base: None,
+        }
+    }
+
+    /// Takes `base` and the folders above it on faith. For tests, which live below a world-writable
+    /// folder; there is no setting that leads here.
+    pub fn accepting_base(mut self, base: &Path) -> Trust {
+        self.accepted_base = Some(base.to_path_buf());
+        self
+    }
+
+    fn owner_is_trusted(&self, owner: u32) -> bool {
+        owner == 0 || owner == self.uid
+    }
+
+    /// Judges one file or folder on the way: its owner, and who may write to it.
+    ///
+    /// The group's write bit counts even where the group is the user's private one: whether a group
+    /// is private is a fact of the user database, which can change and which we can't read here.
+    /// An access control list that lets others write shows in the same bit (it is the list's mask).
+    fn judge(&self, path: &Path, metadata: &Metadata) -> Result<(), Distrust> {
+        if !self.owner_is_trusted(metadata.uid()) {
+            return Err(Distrust::ForeignOwner {
+                path: path.to_path_buf(),
+                owner: metadata.uid(),
+            });
+        }
+        // The sticky bit of a /tmp-like folder does not help: others can't replace an entry that
+        // is there, but they can be first to create one.
+        if metadata.mode() & 0o022 != 0 {
+            return Err(Distrust::OthersMayWrite {
+                path: path.to_path_buf(),
+                is_folder: metadata.is_dir(),
+                mode: metadata.mode() & 0o7777,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Why a file is not acted on.
+#[derive(Debug)]
+pub enum Distrust {
+    /// There is no such file: mostly no news at all.
+    Missing,
+    /// The path does not begin with `/`.
+    NotAbsolute,
+    /// The file, or a folder on the way to it, belongs to somebody else.
+    ForeignOwner {
+        /// What belongs to somebody else.
+        path: PathBuf,
+        /// The owner's numeric user id.
+        owner: u32,
+    },
+    /// The file, or a folder on the way to it, can be written by its group or by everybody.
+    OthersMayWrite {
+        /// What can be written.
+        path: PathBuf,
+        /// It is a folder on the way, not the file.
+        is_folder: bool,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not a regular file.
+    NotRegular,
+    /// More than 40 symlinks on the way.
+    TooManyLinks,
+    /// It can't be read.
+    Unreadable(io::Error),
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Distrust::Missing => write!(out, "it does not exist"),
+            Distrust::NotAbsolute => write!(out, "its path does not begin with /"),
+            Distrust::ForeignOwner { path, owner } => {
+                write!(out, "{} belongs to user id {owner}", path.display())
+            }
+            Distrust::OthersMayWrite {
+                path,
+                is_folder,
+                mode,
+            } => {
+                let who = match (mode & 0o002 != 0, mode & 0o020 != 0) {
+                    (true, _) => "everybody",
+                    _ => "its group",
+                };
+                let what = if *is_folder { "the folder " } else { "" };
+                let shown = path.display();
+                write!(out, "{what}{shown} can be written by {who} (mode {mode:o})")
+            }
+            Distrust::NotRegular => write!(out, "it is not a regular file"),
+            Distrust::TooManyLinks => write!(out, "too many symlinks on the way to it"),
+            Distrust::Unreadable(error) => write!(out, "it can't be read: {error}"),
+        }
+    }
+}
+
+/// The most symlinks on one way, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Opens `path` for reading if nobody but root and the trusted user can change what it holds.
+///
+/// Every folder on the way is judged from `/` down, on both sides of each symlink; the file itself
+/// is judged through the opened descriptor. A folder that was judged can only be changed by those
+/// who are trusted, so nothing can be swapped behind our back.
+pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
+    if !path.is_absolute() {
+        return Err(Distrust::NotAbsolute);
+    }
+    // Names still to walk, the next one last.
+    let mut to_walk: Vec<OsString> = names_of(path);
+    to_walk.reverse();
+    let mut at = PathBuf::from("/");
+    judge_folder(&at, trust)?;
+    let mut links = 0;
+    while let Some(name) = to_walk.pop() {
+        if name.as_bytes() == b".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        let metadata = std::fs::symlink_metadata(&next).map_err(from_io)?;
+        if metadata.file_type().is_symlink() {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Distrust::TooManyLinks);
+            }
+            if !within_accepted(&next, trust) && !trust.owner_is_trusted(metadata.uid()) {
+                return Err(Distrust::ForeignOwner {
+                    path: next,
+                    owner: metadata.uid(),
+                });
+            }
+            let target = std::fs::read_link(&next).map_err(from_io)?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            to_walk.extend(names_of(&target).into_iter().rev());
+        } else if metadata.is_dir() {
+            at = next;
+            judge_folder(&at, trust)?;
+        } else if to_walk.is_empty() {
+            return open_and_judge(&next, trust);
+        } else {
+            return Err(Distrust::Missing);
+        }
+    }
+    Err(Distrust::NotRegular)
+}
+
+/// The names in `path`, with `..` as it is written: it means the folder above the *resolved* one.
+fn names_of(path: &Path) -> Vec<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_os_string()),
+            Component::ParentDir => Some(OsString::from("..")),
+            _ => None,
+        })
+        .collect()
+}
+
+fn within_accepted(path: &Path, trust: &Trust) -> bool {
+    trust
+        .accepted_base
+        .as_deref()
+        .is_some_and(|base| base.starts_with(path))
+}
+
+fn judge_folder(path: &Path, trust: &Trust) -> Result<(), Distrust> {
+    if within_accepted(path, trust) {
+        return Ok(());
+    }
+    let metadata = std::fs::symlink_metadata(path).map_err(from_io)?;
+    trust.judge(path, &metadata)
+}
+
+fn open_and_judge(path: &Path, trust: &Trust) -> Result<File, Distrust> {
+    // O_NONBLOCK: a pipe in the file's place must not hold us up.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
+        .open(path)
+        .map_err(from_io)?;
+    let metadata = file.metadata().map_err(Distrust::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(Distrust::NotRegular);
+    }
+    trust.judge(path, &metadata)?;
+    Ok(file)
+}
+
+fn from_io(error: io::Error) -> Distrust {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Distrust::Missing,
+        _ => Distrust::Unreadable(error),
+    }
+}
+
+/// A private folder of one test, gone with it.
+#[cfg(test)]
+pub(crate) mod scratch {
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    pub(crate) struct Scratch(PathBuf);
+
+    impl Scratch {
+        pub(crate) fn new() -> Scratch {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let base = std::fs::canonicalize(std::env::temp_dir()).unwrap();
+            loop {
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let path = base.join(format!("cs-unit-{}-{number}", std::process::id()));
+                match std::fs::create_dir(&path) {
+                    Ok(()) => {
+                        super::tests::chmod(&path, 0o700);
+                        return Scratch(path);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => panic!("{}: {error}", path.display()),
+                }
+            }
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.0
+        }
+
+        /// Writes `text` to `name` below the folder, with mode 644, and returns the path.
+        pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            super::tests::chmod(&path, 0o644);
+            path
+        }
+
+        /// As `write`, with mode 755.
+        pub(crate) fn write_program(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.write(name, text);
+            super::tests::chmod(&path, 0o755);
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scratch::Scratch;
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    pub(super) fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn ours(scratch: &Scratch) -> Trust {
+        Trust::of_this_process().accepting_base(scratch.path())
+    }
+
+    #[test]
+    fn a_file_of_ours_in_a_folder_of_ours_is_opened_and_read() {
+        let scratch = Scratch::new();
+        let path = scratch.write("a/b/file", "content");
+        chmod(&scratch.path().join("a"), 0o755);
+        chmod(&scratch.path().join("a/b"), 0o755);
+        let mut text = String::new();
+        trusted_open(&path, &ours(&scratch))
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "content");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_missing_and_nothing_worse() {
+        let scratch = Scratch::new();
+        for name in ["no", "no/deeper"] {
+            let path = scratch.path().join(name);
+            assert!(matches!(
+                trusted_open(&path, &ours(&scratch)),
+                Err(Distrust::Missing)
+            ));
+        }
+        let below_a_file = scratch.write("file", "").join("x");
+        assert!(matches!(
+            trusted_open(&below_a_file, &ours(&scratch)),
+            Err(Distrust::Missing)
+        ));
+    }
+
+    #[test]
+    fn write_bits_of_group_and_others_are_refused_on_the_file_and_on_every_folder() {
+        for (mode, says) in [(0o664, "its group"), (0o646, "everybody")] {
+            let scratch = Scratch::new();
+            let path = scratch.write("file", "");
+            chmod(&path, mode);
+            let refusal = trusted_open(&path, &ours(&scratch))
+                .unwrap_err()
+                .to_string();
+            assert!(refusal.contains(says), "{refusal}");
+            assert!(refusal.contains("file can be written"), "{refusal}");
+        }
+        for mode in [0o775, 0o777, 0o1777] {
+            let scratch = Scratch::new();
+            let path = scratch.write("top/inner/file", "");
+            chmod(&scratch.path().join("top/inner"), 0o755);
+            chmod(&scratch.path().join("top"), mode);
+            let refusal = trusted_open(&path, &ours(&scratch))
+                .unwrap_err()
+                .to_string();
+            assert!(refusal.contains("the folder"), "{refusal}");
+            assert!(refusal.contains("/top can be written"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn without_an_accepted_base_a_file_below_a_world_writable_folder_is_refused() {
+        let scratch = Scratch::new();
+        let path = scratch.write("open/file", "");
+        chmod(&scratch.path().join("open"), 0o1777);
+        let plain = trusted_open(&path, &Trust::of_this_process());
+        assert!(matches!(plain, Err(Distrust::OthersMayWrite { .. })));
+    }
+
+    #[test]
+    fn both_sides_of_a_symlink_are_judged() {
+        let scratch = Scratch::new();
+        scratch.write("safe/file", "x");
+        scratch.write("open/file", "x");
+        std::fs::create_dir(scratch.path().join("links")).unwrap();
+        for folder in ["safe", "links"] {
+            chmod(&scratch.path().join(folder), 0o755);
+        }
+        chmod(&scratch.path().join("open"), 0o777);
+        let from_safe = scratch.path().join("links/to-open");
+        symlink("../open/file", &from_safe).unwrap();
+        let from_open = scratch.path().join("open/to-safe");
+        symlink(scratch.path().join("safe/file"), &from_open).unwrap();
+        let good = scratch.path().join("links/to-safe");
+        symlink("../safe/file", &good).unwrap();
+        assert!(trusted_open(&good, &ours(&scratch)).is_ok());
+        for path in [from_safe, from_open] {
+            assert!(matches!(
+                trusted_open(&path, &ours(&scratch)),
+                Err(Distrust::OthersMayWrite { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_ring_of_symlinks_ends() {
+        let scratch = Scratch::new();
+        symlink("b", scratch.path().join("a")).unwrap();
+        symlink("a", scratch.path().join("b")).unwrap();
+        assert!(matches!(
+            trusted_open(&scratch.path().join("a"), &ours(&scratch)),
+            Err(Distrust::TooManyLinks)
+        ));
+    }
+
+    #[test]
+    fn folders_pipes_and_relative_paths_are_refused_without_blocking() {
+        let scratch = Scratch::new();
+        std::fs::create_dir(scratch.path().join("folder")).unwrap();
+        chmod(&scratch.path().join("folder"), 0o755);
+        assert!(matches!(
+            trusted_open(&scratch.path().join("folder"), &ours(&scratch)),
+            Err(Distrust::NotRegular)
+        ));
+        let pipe = scratch.path().join("pipe");
+        let name = CString::new(pipe.as_os_str().as_bytes()).unwrap();
+        // SAFETY: name is a C string that lives across the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        assert!(matches!(
+            trusted_open(&pipe, &ours(&scratch)),
+            Err(Distrust::NotRegular)
+        ));
+        assert!(matches!(
+            trusted_open(Path::new("file"), &ours(&scratch)),
+            Err(Distrust::NotAbsolute)
+        ));
+    }
+
+    #[test]
+    fn a_foreign_owner_is_refused_and_named() {
+        if effective_uid() != 0 {
+            // Only root can give a file away: take a file of root's in its place, and say that
+            // neither root nor we are trusted by asking for the owner rule alone.
+            let trust = Trust::of_uid(effective_uid());
+            assert!(!trust.owner_is_trusted(effective_uid().wrapping_add(1)));
+            return;
+        }
+        let scratch = Scratch::new();
+        let path = scratch.write("file", "x");
+        std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+        let refusal = trusted_open(&path, &ours(&scratch)).unwrap_err();
+        assert!(refusal.to_string().contains("user id 12345"), "{refusal}");
+        // The same file is its owner's own business.
+        let theirs = Trust::of_uid(12345).accepting_base(scratch.path());
+        assert!(trusted_open(&path, &theirs).is_ok());
+        // A symlink of theirs, even to a file of root's.
+        let target = scratch.write("target", "x");
+        let link = scratch.path().join("link");
+        symlink(&target, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+        assert!(matches!(
+            trusted_open(&link, &ours(&scratch)),
+            Err(Distrust::ForeignOwner { owner: 12345, .. })
+        ));
+    }
+
+    #[test]
+    fn only_a_regular_file_with_an_x_bit_is_executable() {
+        let scratch = Scratch::new();
+        let program = scratch.write_program("program", "#!/bin/sh\n");
+        let text = scratch.write("text", "");
+        assert!(is_executable_file(&program));
+        assert!(!is_executable_file(&text));
+        assert!(!is_executable_file(scratch.path()));
+        assert!(!is_executable_file(&scratch.path().join("none")));
+    }
+
+    #[test]
+    fn a_hard_link_is_the_same_file_and_a_copy_is_not() {
+        let scratch = Scratch::new();
+        let first = scratch.write("first", "x");
+        let link = scratch.path().join("link");
+        std::fs::hard_link(&first, &link).unwrap();
+        let copy = scratch.write("copy", "x");
+        assert_eq!(FileId::of(&first), FileId::of(&link));
+        assert_ne!(FileId::of(&first), FileId::of(&copy));
+        assert_eq!(FileId::of(&scratch.path().join("none")), None);
+    }
+}
