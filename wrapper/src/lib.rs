@@ -4,12 +4,29 @@
 //! |---|---|
 //! | [`os`] | every system call; the only room with `unsafe` |
 //! | [`config`] | the vocabulary of variables, where a value came from, the size of this machine |
-//! | [`client`] | which file is the client, what it is, what the guard can reach in it |
+//! | [`client`] | which file is the client, what it is, what the guard can reach in it, its command line |
 //! | [`watch`] | the process tree in `/proc`, its memory, and the verdict on it |
+//! | [`supervise`] | the running session: start, relay, watch, restart, end |
+//! | [`state`] | the folder of one running session |
+//! | [`ctl`] | `claude-safectl` |
+//! | [`notice`] | what the user is told |
+//! | [`stats_page`] | the guard's statistics page (the guard's own file) |
+//!
+//! The rule above all rules: every failure of our own ends in one line on standard error, and
+//! claude starts all the same.
 
 #![deny(unsafe_code)]
 
 pub mod client;
 pub mod config;
+pub mod ctl;
+mod launch;
+pub mod notice;
 pub mod os;
+pub mod state;
+#[path = "../../guard/src/stats_page.rs"]
+pub mod stats_page;
+pub mod supervise;
 pub mod watch;
+
+pub use launch::{control, main};

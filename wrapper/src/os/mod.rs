@@ -1,7 +1,15 @@
 //! Every system call of the wrapper. Nothing outside this room calls `libc` or `rustix`, and
 //! nothing outside it is `unsafe`. Errnos get their meaning here.
 
+pub mod fd;
 pub mod files;
 pub mod kcmp;
 pub mod machine;
 pub mod marker;
+pub mod private;
+
+pub mod process;
+
+pub mod signals;
+pub mod terminal;
+pub mod wait;

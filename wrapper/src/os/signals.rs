@@ -1,0 +1,216 @@
+//! Signals: what was inherited, what arrives (signalfd), how one is passed on, how we stop.
+//!
+//! # Safety
+//! Plain calls of sigprocmask(2), sigaction(2), signalfd(2), kill(2) on sets and structures that
+//! live on this stack. No handler is ever installed, so no code runs in signal context.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// A signal's number, 1..=64 (signal(7)).
+pub type Signo = i32;
+
+pub use libc::{
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP,
+    SIGTTIN, SIGTTOU, SIGURG, SIGUSR1, SIGWINCH,
+};
+
+/// The highest signal number of Linux.
+pub const SIGNO_MAX: Signo = 64;
+
+/// The signal mask and the ignored signals with which this process was started: what the client
+/// must find too.
+#[derive(Clone, Copy)]
+pub struct Inherited {
+    mask: libc::sigset_t,
+    ignored: u64,
+}
+
+impl Inherited {
+    /// Was this signal ignored when we were started (nohup(1), `trap '' INT`)?
+    pub fn ignores(&self, signo: Signo) -> bool {
+        (1..=SIGNO_MAX).contains(&signo) && self.ignored & (1 << (signo - 1)) != 0
+    }
+
+    /// Gives this process the mask and dispositions that were inherited. For a forked child just
+    /// before exec, and for a plain exec.
+    pub fn restore(&self) {
+        if self.ignores(SIGCHLD) {
+            set_disposition(SIGCHLD, libc::SIG_IGN);
+        }
+        // SAFETY: mask was filled by sigprocmask in block_all.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &self.mask, std::ptr::null_mut()) };
+    }
+}
+
+fn set_disposition(signo: Signo, handler: libc::sighandler_t) {
+    // SAFETY: an all-zero sigaction is valid (empty mask, no flags); the handler is SIG_DFL or SIG_IGN.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        libc::sigaction(signo, &action, std::ptr::null_mut());
+    }
+}
+
+fn full_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigfillset writes the whole set.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+/// Blocks every signal, so that each is read from [`SignalFd`] in turn, and says what was
+/// inherited. A blocked signal is queued even where its disposition is "ignore" (signal(7)), so
+/// nothing that is sent to us is lost. SIGCHLD gets its default disposition back: with SIG_IGN
+/// inherited, waitid(2) could not see the client's end.
+pub fn block_all() -> Inherited {
+    let mut ignored = 0_u64;
+    for signo in 1..=SIGNO_MAX {
+        let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: a null new action only reads; old is large enough. Numbers that the C library
+        // keeps for itself are refused with EINVAL and count as not ignored.
+        let rc = unsafe { libc::sigaction(signo, std::ptr::null(), old.as_mut_ptr()) };
+        // SAFETY: zeroed is a valid sigaction, and on success the kernel filled it.
+        if rc == 0 && unsafe { old.assume_init() }.sa_sigaction == libc::SIG_IGN {
+            ignored |= 1 << (signo - 1);
+        }
+    }
+    let mut mask = MaybeUninit::uninit();
+    let all = full_set();
+    // SAFETY: both sets are valid; mask is written by the call, which can't fail with these arguments.
+    let mask = unsafe {
+        libc::sigprocmask(libc::SIG_SETMASK, &all, mask.as_mut_ptr());
+        mask.assume_init()
+    };
+    set_disposition(SIGCHLD, libc::SIG_DFL);
+    Inherited { mask, ignored }
+}
+
+/// The queue of blocked signals as a file (signalfd(2)).
+pub struct SignalFd(File);
+
+impl SignalFd {
+    /// Opens it, non-blocking, close-on-exec.
+    ///
+    /// # Errors
+    /// As signalfd(2): no descriptor or no memory left.
+    pub fn open() -> io::Result<Self> {
+        let all = full_set();
+        // SAFETY: all is a valid set; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &all, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: fd is new and nobody else's.
+        Ok(Self(unsafe { File::from_raw_fd(fd) }))
+    }
+
+    /// The next signal that waits, if any.
+    pub fn next(&mut self) -> Option<Signo> {
+        // ssi_signo is the first field of struct signalfd_siginfo, a u32 (signalfd(2)).
+        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        match self.0.read(&mut info) {
+            Ok(n) if n == info.len() => {
+                Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::os::fd::AsFd for SignalFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for SignalFd {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Sends a signal to one process, or to a whole process group if `target` is negative (kill(2)).
+///
+/// # Errors
+/// ESRCH: no such process. EPERM: not ours.
+pub fn send(target: i32, signo: Signo) -> io::Result<()> {
+    // 0, 1 and -1 would reach our own group, init, or everybody: never what is meant here.
+    if (-1..=1).contains(&target) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: kill takes two integers.
+    match unsafe { libc::kill(target, signo) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Stops this very process with `signo`, so that our parent sees what it would have seen of the
+/// client, and returns when we are continued. All signals are blocked again afterwards.
+pub fn stop_self(signo: Signo, inherited: &Inherited) {
+    let own_pid = super::process::own_pid();
+    let job_control = matches!(signo, SIGTSTP | SIGTTIN | SIGTTOU);
+    if job_control && !inherited.ignores(signo) {
+        // Raised while blocked: joins the one that the terminal may have queued for our group.
+        let _ = send(own_pid, signo);
+        // SAFETY: a set of one signal, on this stack.
+        unsafe {
+            let mut one = MaybeUninit::uninit();
+            libc::sigemptyset(one.as_mut_ptr());
+            libc::sigaddset(one.as_mut_ptr(), signo);
+            libc::sigprocmask(libc::SIG_UNBLOCK, one.as_ptr(), std::ptr::null_mut());
+            libc::sigprocmask(libc::SIG_BLOCK, one.as_ptr(), std::ptr::null_mut());
+        }
+        if is_pending(SIGCONT) {
+            return;
+        }
+        // The kernel drops these three in an orphaned process group (credentials(7)): SIGSTOP always stops.
+    }
+    let _ = send(own_pid, SIGSTOP);
+}
+
+fn is_pending(signo: Signo) -> bool {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigpending fills the set; sigismember reads it.
+    unsafe { libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), signo) == 1 }
+}
+
+/// `SIGTERM` for 15, `signal 34` for a number without a name.
+pub fn name(signo: Signo) -> String {
+    const NAMES: [&str; 32] = [
+        "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV",
+        "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU",
+        "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    match usize::try_from(signo).ok().and_then(|n| NAMES.get(n)) {
+        Some(name) if !name.is_empty() => format!("SIG{name}"),
+        _ => format!("signal {signo}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_signal_7() {
+        assert_eq!(name(libc::SIGKILL), "SIGKILL");
+        assert_eq!(name(libc::SIGSYS), "SIGSYS");
+        assert_eq!(name(libc::SIGWINCH), "SIGWINCH");
+        assert_eq!(name(40), "signal 40");
+        assert_eq!(name(0), "signal 0");
+    }
+
+    #[test]
+    fn nothing_is_ever_sent_to_everybody() {
+        for target in [-1, 0, 1] {
+            assert!(send(target, 0).is_err());
+        }
+    }
+}

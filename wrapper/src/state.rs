@@ -1,0 +1,244 @@
+//! The folder of one running session, for everything that must be found from outside while it
+//! lives. Owned by us alone: never shared between sessions, never used if somebody else could write there.
+
+use crate::os::private;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// `$XDG_RUNTIME_DIR/claude-safe/PID.START/`, else `${TMPDIR:-/tmp}/claude-safe-UID/PID.START/`; removed on drop.
+/// PID and START (clock ticks since boot, proc_pid_stat(5)) are the wrapper's: together they never name two sessions.
+pub struct SessionFolder {
+    path: PathBuf,
+}
+
+impl SessionFolder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// No place to make it in, or the place is somebody else's.
+    pub fn create(base: &Path, pid: i32, start_ticks: u64) -> io::Result<Self> {
+        private::folder(base)?;
+        let path = base.join(format!("{pid}.{start_ticks}"));
+        private::folder(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file of the folder as a whole: a reader sees the old text or the new one.
+    ///
+    /// # Errors
+    /// Disk full, folder gone.
+    pub fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let draft = self.path.join(".draft");
+        let mut file = fs::File::create(&draft)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(draft, self.path.join(name))
+    }
+
+    /// Makes a plugin for the client in it, whose SessionStart hook has `program` write the
+    /// conversation's id into this folder. Returns the plugin's folder.
+    ///
+    /// # Errors
+    /// Disk full, folder gone.
+    pub fn make_hook_plugin(&self, program: &Path) -> io::Result<PathBuf> {
+        let plugin = self.path.join("plugin");
+        for inner in INNER.iter().rev() {
+            fs::create_dir(self.path.join(inner))?;
+        }
+        let control = self.path.join("claude-safectl");
+        std::os::unix::fs::symlink(program, &control)?;
+        let command = format!("{} hook session-start {}", quoted(&control), quoted(&self.path));
+        let hooks = serde_json::json!({"hooks": {"SessionStart": [
+            {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
+        ]}});
+        self.write("plugin/hooks/hooks.json", &hooks.to_string())?;
+        let manifest = serde_json::json!({
+            "name": "claude-safe-session",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Tells claude-safe which conversation this session holds",
+        });
+        self.write("plugin/.claude-plugin/plugin.json", &manifest.to_string())?;
+        Ok(plugin)
+    }
+
+    /// A name for the guard that `LD_PRELOAD` can take, whatever its own path holds.
+    ///
+    /// # Errors
+    /// Folder gone, or its own path has a blank or a colon too.
+    pub fn link_guard(&self, library: &Path) -> io::Result<PathBuf> {
+        let link = self.path.join("guard.so");
+        if link.as_os_str().as_encoded_bytes().iter().any(|b| b" :".contains(b)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "nor has this folder's path"));
+        }
+        std::os::unix::fs::symlink(library, &link)?;
+        Ok(link)
+    }
+
+    /// Makes the file of the guard's statistics page, all zero.
+    ///
+    /// # Errors
+    /// Disk full, folder gone.
+    pub fn make_page(&self, bytes: usize) -> io::Result<PathBuf> {
+        let page = self.path.join("guard.page");
+        fs::write(&page, vec![0; bytes])?;
+        Ok(page)
+    }
+
+    /// Reads a file of the folder.
+    pub fn read(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path.join(name)).ok()
+    }
+}
+
+/// A path as one word of the shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+impl Drop for SessionFolder {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// The folder that holds the folders of all sessions of this user.
+pub fn base(variable: impl Fn(&str) -> Option<std::ffi::OsString>, uid: u32) -> PathBuf {
+    let folder = |name| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    match folder("XDG_RUNTIME_DIR").filter(|p| p.is_dir()) {
+        Some(runtime) => runtime.join("claude-safe"),
+        None => folder("TMPDIR").unwrap_or_else(|| "/tmp".into()).join(format!("claude-safe-{uid}")),
+    }
+}
+
+/// One session as found in the base folder.
+pub struct Found {
+    /// Its folder.
+    pub path: PathBuf,
+    /// The wrapper's pid.
+    pub pid: i32,
+    /// The wrapper's start, clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// All sessions that have a folder, dead ones too.
+pub fn all(base: &Path) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir(base) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let (pid, start) = name.to_str()?.split_once('.')?;
+            Some(Found {
+                path: entry.path(),
+                pid: pid.parse().ok()?,
+                start_ticks: start.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
+/// Removes the folders of sessions whose wrapper is dead (killed by KILL, power lost).
+/// `start_of` tells the start of a living process.
+pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
+    for session in all(base) {
+        if start_of(session.pid) != Some(session.start_ticks) {
+            remove(&session.path);
+        }
+    }
+}
+
+/// Folders that a session's folder may hold, the inner ones first.
+const INNER: [&str; 3] = ["plugin/hooks", "plugin/.claude-plugin", "plugin"];
+
+/// Removes a session's folder and its files, and of inner folders only those that we make.
+fn remove(path: &Path) {
+    for inner in INNER {
+        empty_and_remove(&path.join(inner));
+    }
+    empty_and_remove(path);
+}
+
+fn empty_and_remove(path: &Path) {
+    if let Ok(entries) = fs::read_dir(path) {
+        for entry in entries.flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("cs-state-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn two_sessions_never_share_a_folder_and_leave_nothing() {
+        let base = scratch("two");
+        {
+            let one = SessionFolder::create(&base, 10, 1).unwrap();
+            let two = SessionFolder::create(&base, 10, 2).unwrap();
+            one.write("session", "a").unwrap();
+            two.write("session", "b").unwrap();
+            assert_eq!(one.read("session").as_deref(), Some("a"));
+            assert_eq!(two.read("session").as_deref(), Some("b"));
+            assert_eq!(all(&base).len(), 2);
+        }
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn only_the_folders_of_dead_wrappers_are_removed() {
+        let base = scratch("dead");
+        let alive = SessionFolder::create(&base, 11, 5).unwrap();
+        let reused = base.join("12.5");
+        let stranger = base.join("keep-me");
+        fs::create_dir(&reused).unwrap();
+        fs::write(reused.join("session"), "x").unwrap();
+        fs::create_dir(&stranger).unwrap();
+        remove_dead(&base, |pid| if pid == 11 { Some(5) } else { Some(6) });
+        assert!(alive.path().exists() && stranger.exists() && !reused.exists());
+        drop(alive);
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn the_hook_plugin_is_removed_with_the_session() {
+        let base = scratch("it's a plugin");
+        let session = SessionFolder::create(&base, 1, 1).unwrap();
+        let plugin = session.make_hook_plugin(Path::new("/bin/true")).unwrap();
+        let hooks = fs::read(plugin.join("hooks/hooks.json")).unwrap();
+        let hooks: serde_json::Value = serde_json::from_slice(&hooks).unwrap();
+        let command = &hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"];
+        // The shell finds the program in spite of quotes and spaces in its path.
+        let status = std::process::Command::new("sh").arg("-c").arg(command.as_str().unwrap()).status();
+        assert!(status.unwrap().success(), "{command}");
+        drop(session);
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn the_runtime_folder_comes_before_the_temporary_one() {
+        let variable = |name: &str| match name {
+            "XDG_RUNTIME_DIR" => Some("/".into()),
+            "TMPDIR" => Some("/elsewhere".into()),
+            _ => None,
+        };
+        assert_eq!(base(variable, 7), Path::new("/claude-safe"));
+        let without = |name: &str| variable(name).filter(|_| name == "TMPDIR");
+        assert_eq!(base(without, 7), Path::new("/elsewhere/claude-safe-7"));
+        assert_eq!(base(|_| None, 7), Path::new("/tmp/claude-safe-7"));
+    }
+}

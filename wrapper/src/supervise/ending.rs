@@ -1,0 +1,127 @@
+//! TERM, grace, KILL. Never by name, never a pid that could be another's by now: a handle is opened
+//! first and the start time compared through it.
+
+use crate::os::process::{PidFd, now_ms, own_ids};
+use crate::os::signals::{self, SIGKILL, SIGTERM, Signo};
+use crate::os::wait::{self, Source};
+use crate::watch::ProcessId;
+use crate::watch::proc_fs::Proc;
+use std::os::fd::AsFd;
+
+/// What the client gets from TERM to KILL. It leaves within 260 ms as a rule, and within 1.5 s in `-p`.
+pub const CLIENT_GRACE_MS: u64 = 8_000;
+/// What a tool gets.
+pub const TOOL_GRACE_MS: u64 = 2_000;
+
+/// One process with its stable handle, where the kernel has those.
+struct Target {
+    id: ProcessId,
+    handle: Option<PidFd>,
+}
+
+impl Target {
+    /// `None`: it has ended, or the pid is another's.
+    fn open(processes: &mut Proc, id: ProcessId) -> Option<Self> {
+        let handle = PidFd::open(id.pid);
+        is_alive(processes, id).then_some(Self { id, handle })
+    }
+
+    fn send(&self, signo: Signo) {
+        let _ = match &self.handle {
+            Some(handle) => handle.send(signo),
+            // Before Linux 5.3: the pid was right a moment ago.
+            None => signals::send(self.id.pid, signo),
+        };
+    }
+
+}
+
+/// Does this very process still run?
+fn is_alive(processes: &mut Proc, id: ProcessId) -> bool {
+    processes.stat(id.pid, None).is_ok_and(|stat| stat.id == id && !stat.is_dead())
+}
+
+/// Processes that were asked to end.
+pub struct Ending {
+    targets: Vec<Target>,
+    group: Option<i32>,
+    kill_at_ms: u64,
+    killed: bool,
+}
+
+impl Ending {
+    /// Sends TERM to these processes, and to their process group if it is not also ours.
+    pub fn begin(processes: &mut Proc, ids: &[ProcessId], group: Option<i32>, grace_ms: u64) -> Self {
+        let targets: Vec<Target> =
+            ids.iter().filter_map(|id| Target::open(processes, *id)).collect();
+        let group = group.filter(|g| *g > 1 && *g != own_ids().pgid);
+        let ending = Self { targets, group, kill_at_ms: now_ms() + grace_ms, killed: false };
+        ending.send(SIGTERM);
+        ending
+    }
+
+    fn send(&self, signo: Signo) {
+        if let Some(group) = self.group {
+            let _ = signals::send(-group, signo);
+        }
+        for target in &self.targets {
+            target.send(signo);
+        }
+    }
+
+    /// When KILL is due, unless it was sent.
+    pub fn due_ms(&self) -> Option<u64> {
+        (!self.killed).then_some(self.kill_at_ms)
+    }
+
+    /// Sends KILL now.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.send(SIGKILL);
+    }
+
+    /// Was KILL needed?
+    pub fn was_killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Have all of them ended?
+    pub fn is_over(&self, processes: &mut Proc) -> bool {
+        !self.targets.iter().any(|t| is_alive(processes, t.id))
+    }
+
+    /// Waits for their end, KILLs at the deadline. Only where no client runs that would have to wait.
+    pub fn finish(mut self, processes: &mut Proc) {
+        loop {
+            self.targets.retain(|t| is_alive(processes, t.id));
+            if self.targets.is_empty() {
+                return;
+            }
+            let now = now_ms();
+            if now >= self.kill_at_ms {
+                if self.killed {
+                    // Uninterruptible sleep: it ends when the kernel lets it.
+                    return;
+                }
+                self.kill();
+                self.kill_at_ms = now + 500;
+            }
+            let left_ms = self.kill_at_ms.saturating_sub(now).max(1);
+            match self.targets.first().and_then(|t| t.handle.as_ref()) {
+                Some(handle) => {
+                    wait::wait(&[Source { fd: handle.as_fd(), urgent: false }], Some(left_ms));
+                }
+                None => {
+                    wait::wait(&[], Some(left_ms.min(10)));
+                }
+            }
+        }
+    }
+}
+
+/// Ends what a dead client left running of its tree.
+pub fn end_leftovers(processes: &mut Proc, ids: &[ProcessId]) {
+    if !ids.is_empty() {
+        Ending::begin(processes, ids, None, TOOL_GRACE_MS).finish(processes);
+    }
+}

@@ -1,0 +1,559 @@
+//! Runs the client and stays with it: configure, spawn, loop { relay, reap, look, act }.
+//!
+//! One thread, no signal handler. All that happens arrives through four descriptors: the signal
+//! queue, the client's pidfd, one timer, and a pressure trigger where the kernel gives one.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`handover`] | what the guard is told, through the client's environment |
+//! | [`relay`] | which signals are passed on |
+//! | [`terminal`] | the terminal, after an abnormal end |
+//! | [`conversation`] | which conversation this is, and how it is taken up again |
+//! | [`transcript`] | the end of a transcript: was a turn under way? |
+//! | [`notifier`] | what the user is told while the client draws on the screen |
+//! | [`statistics`] | the SIGUSR1 line |
+//! | [`ending`] | TERM, grace, KILL: of the client, of a tool, of what is left |
+//! | [`restart`] | when to start again, and when to give up |
+
+pub mod conversation;
+pub mod ending;
+pub mod handover;
+pub mod notifier;
+pub mod relay;
+pub mod restart;
+pub mod statistics;
+pub mod terminal;
+pub mod transcript;
+
+use crate::client::args::Invocation;
+use crate::client::find::Client;
+use crate::config::Config;
+use crate::notice;
+use crate::os::process::{self, Change, Launch, PidFd};
+use crate::os::signals::{self, Inherited, SignalFd, Signo};
+use crate::os::wait::{self, Source, Timer};
+use crate::state::{self, SessionFolder};
+use crate::watch::proc_fs::Proc;
+use crate::watch::{
+    EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms, pressure, verdict,
+};
+use conversation::{Conversation, Start};
+use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS, end_leftovers};
+use handover::Handover;
+use notifier::Notifier;
+use relay::Relay;
+use restart::{Budget, Next};
+use statistics::Statistics;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use terminal::TerminalKeeper;
+use transcript::Turn;
+
+/// After a restart, a client that ends with an error within this time could not take the
+/// conversation up.
+const TAKE_UP_MS: u64 = 10_000;
+
+/// The first look comes no later: until then the client's tree is not known.
+const FIRST_LOOK_MS: u64 = 1_000;
+
+/// From KILL until the memory is free.
+const KILL_MS: u64 = 1_500;
+
+/// Where the kernel tells about processes.
+const PROC: &str = "/proc";
+
+/// Everything that was found out before the first start.
+pub struct Setup<'a> {
+    /// The effective configuration.
+    pub config: &'a Config,
+    /// The command line, understood.
+    pub invocation: &'a Invocation,
+    /// The client, found anew for a restart: it may have updated itself meanwhile.
+    pub find_client: &'a dyn Fn() -> Option<Client>,
+    /// The guard, where it can be loaded.
+    pub handover: Option<Handover>,
+    /// Does this client know `--session-id`?
+    pub knows_session_id: bool,
+    /// A plugin whose SessionStart hook tells us of `/clear` and `/resume`, for a client that doesn't itself.
+    pub hook_plugin: Option<PathBuf>,
+    /// The folder of this session's state, if one could be made.
+    pub folder: Option<SessionFolder>,
+    /// The folder that holds the folders of all sessions.
+    pub state_base: PathBuf,
+    /// Where the client keeps what it knows: `$CLAUDE_CONFIG_DIR`, else `~/.claude`.
+    pub client_folder: Option<PathBuf>,
+    /// Files that only exec onward: never the client.
+    pub launchers: Vec<FileId>,
+    /// The environment as we were given it.
+    pub environment: Vec<OsString>,
+    /// Mask and dispositions as we were given them.
+    pub inherited: Inherited,
+}
+
+/// How one life of the client ended.
+struct LifeEnd {
+    change: Change,
+    lived_ms: u64,
+    memory: Option<MemoryEnd>,
+}
+
+/// The life ended because of memory: by us, or by the kernel when we were about to.
+pub struct MemoryEnd {
+    /// One line for the user.
+    reason: String,
+    /// The conversation it held.
+    id: Option<String>,
+    /// Its turn just before the end.
+    turn: Turn,
+}
+
+/// What is kept of the last look.
+#[derive(Clone, Copy)]
+struct Seen {
+    client: ProcessId,
+    total_kib: u64,
+}
+
+/// One life of the client while it lasts.
+struct Life {
+    pid: i32,
+    handle: Option<PidFd>,
+    watcher: Watcher,
+    history: History,
+    look_at_ms: u64,
+    last: Option<Seen>,
+    /// The client is being ended.
+    ending: Option<Ending>,
+    /// A tool is being ended.
+    tool: Option<Ending>,
+    memory: Option<MemoryEnd>,
+}
+
+/// The running supervisor.
+struct Supervisor<'a> {
+    setup: &'a Setup<'a>,
+    processes: Proc,
+    conversation: Conversation<'a>,
+    signal_queue: SignalFd,
+    timer: Timer,
+    /// Memory pressure, where the kernel lets us wait for it.
+    trigger: Option<OwnedFd>,
+    relay: Relay,
+    keeper: TerminalKeeper,
+    notifier: Notifier,
+    statistics: Statistics<'a>,
+    limits: Limits,
+    /// The last signal by which somebody asked for the end of a session that we are restarting.
+    asked_to_end: Option<Signo>,
+}
+
+/// Runs the session to its end. The result is our exit status: the client's, 128 + n for a signal,
+/// 126 or 127 if it can't be executed.
+pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
+    let (Ok(signal_queue), Ok(timer)) = (SignalFd::open(), Timer::new()) else {
+        // No descriptor left for us: the client may do with one less.
+        notice::line("no file descriptor is left to watch with: starting claude unwatched");
+        setup.inherited.restore();
+        let arguments = argv(&client, setup.invocation.arguments());
+        let failure = process::exec(client.path.as_os_str(), &arguments, &setup.environment);
+        return cannot_execute(&client, &failure);
+    };
+    let keeper = TerminalKeeper::remember(setup.invocation.is_interactive());
+    let mut supervisor = Supervisor {
+        processes: Proc::new(Path::new(PROC)),
+        conversation: Conversation::new(setup),
+        signal_queue,
+        timer,
+        trigger: pressure_trigger(),
+        relay: Relay::start(),
+        notifier: Notifier::new(keeper.is_drawn_on()),
+        keeper,
+        statistics: Statistics::new(setup),
+        limits: Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS),
+        asked_to_end: None,
+        setup,
+    };
+    let status = supervisor.run(client);
+    state::remove_dead(&setup.state_base, |pid| {
+        supervisor.processes.stat(pid, None).ok().map(|stat| stat.id.start_ticks)
+    });
+    status
+}
+
+/// A client that ended by itself, or by another's hand, has the last word.
+fn status_of(change: Change) -> u8 {
+    match change {
+        Change::Exited(code) => code,
+        Change::Signaled(signo) => (128 + signo) as u8,
+        Change::Stopped(_) | Change::Continued => unreachable!("not an end"),
+    }
+}
+
+/// A descriptor that is ready when tasks have waited for memory for 150 ms within 2 s.
+fn pressure_trigger() -> Option<OwnedFd> {
+    let text = pressure::trigger_text(
+        pressure::StallKind::Some,
+        150_000,
+        pressure::UNPRIVILEGED_WINDOW_US,
+    )?;
+    crate::os::psi::open_trigger(Path::new("/proc/pressure/memory"), &text)
+}
+
+/// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
+fn oom_kills() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+impl LifeEnd {
+    fn is_early_failure(&self) -> bool {
+        self.lived_ms < TAKE_UP_MS && matches!(self.change, Change::Exited(code) if code != 0)
+    }
+}
+
+fn argv(client: &Client, arguments: &[OsString]) -> Vec<OsString> {
+    std::iter::once(client.argv0.clone()).chain(arguments.iter().cloned()).collect()
+}
+
+fn cannot_execute(client: &Client, failure: &std::io::Error) -> u8 {
+    notice::line(&format!("cannot execute {}: {failure}", client.path.display()));
+    // As a shell says it: 127 not there, 126 there but not executable.
+    if failure.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
+}
+
+impl Supervisor<'_> {
+    /// Lives of the client, one after the other, until one ends that is not to be followed by another.
+    fn run(&mut self, first: Client) -> u8 {
+        let mut budget = Budget::default();
+        let mut client = first;
+        let mut start = self.conversation.first_start();
+        loop {
+            let end = match self.live(&client, &start) {
+                Ok(end) => end,
+                Err(failure) => return cannot_execute(&client, &failure),
+            };
+            self.settle_terminal(&end);
+            let Some(memory) = &end.memory else {
+                let refused = self.asked_to_end.is_none() && end.is_early_failure();
+                if let Some(next) = refused.then(|| self.conversation.after_refusal(&start)).flatten() {
+                    notice::line(&next.announcement(budget.restarts()));
+                    start = next;
+                    continue;
+                }
+                return self.finish(&end);
+            };
+            notice::line(&memory.reason);
+            if let Some(signo) = self.asked_to_end {
+                notice::line(&format!(
+                    "not restarted: {} asked for the end of the session",
+                    signals::name(signo)
+                ));
+                return status_of(end.change);
+            }
+            let next = match self.conversation.next_start(memory, &start) {
+                Ok(next) => next,
+                Err(why) => {
+                    notice::line(&format!("not restarted: {why}"));
+                    return status_of(end.change);
+                }
+            };
+            match budget.life_ended(end.lived_ms) {
+                Next::StartIn { delay_ms } => {
+                    notice::line(&next.announcement(budget.restarts()));
+                    if let Some(signo) = self.pause(delay_ms) {
+                        return status_of(Change::Signaled(signo));
+                    }
+                }
+                Next::GiveUp { short_lives } => {
+                    notice::line(&format!(
+                        "giving up: memory reached the limit {short_lives} times in a row within a minute of the start; {}",
+                        next.by_hand()
+                    ));
+                    return status_of(end.change);
+                }
+            }
+            start = next;
+            if let Some(found) = (self.setup.find_client)() {
+                client = found;
+            }
+        }
+    }
+
+    /// One life of the client, from its exec to its end.
+    fn live(&mut self, client: &Client, start: &Start) -> io::Result<LifeEnd> {
+        let handover = self.setup.handover.as_ref();
+        let environment = |pid: i32| match handover {
+            Some(handover) => handover.environment(&self.setup.environment, pid),
+            None => self.setup.environment.clone(),
+        };
+        let launch = Launch {
+            program: client.path.as_os_str(),
+            argv: &argv(client, &start.arguments),
+            environment: &environment,
+            stdin: start.stdin.as_ref().map(AsFd::as_fd),
+            folder: start.folder.as_deref().map(Path::as_os_str),
+        };
+        let oom_kills = oom_kills();
+        let pid = process::spawn(&launch, &self.setup.inherited)?;
+        let started_ms = process::now_ms();
+        let first_look_ms =
+            next_look_ms(&Sample::default(), &self.limits, &History::default(), self.ceiling_s());
+        let mut life = Life {
+            pid,
+            handle: PidFd::open(pid),
+            watcher: Watcher::new(Path::new(PROC), pid, self.setup.launchers.clone()),
+            history: History::default(),
+            ending: None,
+            tool: None,
+            memory: None,
+            last: None,
+            look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
+        };
+        self.register(&life);
+        let change = self.watch_until_end(&mut life);
+        let memory = life.memory.take().or_else(|| {
+            let killed = change == Change::Signaled(signals::SIGKILL);
+            let by_kernel = self::oom_kills() > oom_kills;
+            let near = life.last.is_some_and(|s| s.total_kib >= self.limits.idle_kib);
+            (killed && (by_kernel || near)).then(|| self.killed_for_memory(&life, by_kernel))
+        });
+        if memory.is_some() {
+            let limit_kib = self.limits.limit_kib;
+            if let Look::ClientGone(left) = life.watcher.look(process::now_ms(), limit_kib) {
+                let ids: Vec<_> = left.processes.iter().map(|p| p.id).collect();
+                end_leftovers(&mut self.processes, &ids);
+            }
+        }
+        Ok(LifeEnd { change, lived_ms: process::now_ms() - started_ms, memory })
+    }
+
+    fn ceiling_s(&self) -> u64 {
+        u64::from(self.setup.config.watchdog_interval_s)
+    }
+
+    /// The loop: sleep, relay, reap, look, act.
+    fn watch_until_end(&mut self, life: &mut Life) -> Change {
+        loop {
+            let now = process::now_ms();
+            let due = [life.ending.as_ref(), life.tool.as_ref()]
+                .into_iter()
+                .flatten()
+                .filter_map(Ending::due_ms)
+                .fold(life.look_at_ms, u64::min);
+            self.timer.arm(due.saturating_sub(now));
+            let mut sources = vec![
+                Source { fd: self.signal_queue.as_fd(), urgent: false },
+                Source { fd: self.timer.as_fd(), urgent: false },
+            ];
+            sources.extend(life.handle.as_ref().map(|h| Source { fd: h.as_fd(), urgent: false }));
+            let trigger_at = sources.len();
+            sources.extend(self.trigger.as_ref().map(|t| Source { fd: t.as_fd(), urgent: true }));
+            let ready = wait::wait(&sources, None);
+
+            while let Some(signo) = self.signal_queue.next() {
+                self.relay(signo, life);
+            }
+            while let Some(change) = process::next_change(life.pid) {
+                match change {
+                    Change::Exited(_) | Change::Signaled(_) => return change,
+                    // The client stopped (Ctrl-Z): the shell must see its job stop.
+                    Change::Stopped(signo) => signals::stop_self(signo, &self.setup.inherited),
+                    Change::Continued => {}
+                }
+            }
+            let now = process::now_ms();
+            for ending in [&mut life.ending, &mut life.tool].into_iter().flatten() {
+                if ending.due_ms().is_some_and(|due| due <= now) {
+                    ending.kill();
+                }
+            }
+            let pressed = ready[trigger_at] && self.trigger.is_some();
+            if life.look_at_ms <= now || pressed {
+                self.look(life);
+            }
+        }
+    }
+
+    /// Passes a signal on, if it was meant for the client and only we got it.
+    fn relay(&mut self, signo: Signo, life: &Life) {
+        if signo == signals::SIGCHLD {
+            self.notifier.reap();
+            return;
+        }
+        if matches!(signo, signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM)
+            && life.ending.is_some()
+        {
+            self.asked_to_end = Some(signo);
+        }
+        if !self.relay.meant_for_us_alone(signo) {
+            return;
+        }
+        if signo == signals::SIGUSR1 {
+            let memory_kib = life.last.map(|s| s.total_kib);
+            self.statistics.write(life.pid, memory_kib);
+        } else {
+            // Our own child, not yet reaped: the pid is nobody else's.
+            let _ = signals::send(life.pid, signo);
+        }
+    }
+
+    /// Looks at the tree and acts on the verdict.
+    fn look(&mut self, life: &mut Life) {
+        let now = process::now_ms();
+        let Look::Running(sample) = life.watcher.look(now, self.limits.limit_kib) else {
+            // Its end comes through the signal queue.
+            life.look_at_ms = now + FIRST_LOOK_MS;
+            return;
+        };
+        let verdict = verdict(sample, &self.limits, &life.history);
+        life.history.note(sample, &self.limits, &verdict);
+        life.look_at_ms =
+            now + next_look_ms(sample, &self.limits, &life.history, self.ceiling_s());
+        let seen = Seen { client: sample.client, total_kib: sample.total_kib };
+        life.last = Some(seen);
+        if life.tool.as_ref().is_some_and(|t| t.is_over(&mut self.processes)) {
+            life.tool = None;
+        }
+        if let Some(ending) = &mut life.ending {
+            // It grows on while it should leave: the grace ends a quarter above the limit.
+            if !ending.was_killed() && seen.total_kib > self.limits.limit_kib / 4 * 5 {
+                ending.kill();
+            }
+            return;
+        }
+        match verdict {
+            Verdict::Quiet | Verdict::Wait => {}
+            Verdict::Warn => self.warn(seen),
+            Verdict::EndTool(tool) => self.end_tool(&tool, life),
+            Verdict::RestartWhenIdle => {
+                if self.conversation.obstacle().is_none()
+                    && self.conversation.observe(seen.client.pid).turn == Turn::Idle
+                {
+                    self.end_client(seen, life, "while the session was idle");
+                }
+            }
+            Verdict::Restart => self.end_client(seen, life, "at once"),
+        }
+    }
+
+    fn warn(&mut self, seen: Seen) {
+        self.notifier.tell(
+            &self.keeper,
+            &format!(
+                "memory of this session is at {} of {}: at the limit it is {}",
+                notice::memory(seen.total_kib),
+                notice::memory(self.limits.limit_kib),
+                match self.conversation.obstacle() {
+                    None => "restarted and the conversation resumed",
+                    Some(_) => "ended",
+                }
+            ),
+        );
+    }
+
+    /// Ends a tool that alone fills the limit: the session stays.
+    fn end_tool(&mut self, tool: &EndTool, life: &mut Life) {
+        let name = std::fs::read_to_string(format!("{PROC}/{}/comm", tool.leader.pid));
+        let name = name.as_deref().unwrap_or("?").trim_end();
+        self.notifier.tell(
+            &self.keeper,
+            &format!(
+                "ending the tool {name} (pid {}): its memory is {}, the limit of the session {}; the session goes on",
+                tool.leader.pid,
+                notice::memory(tool.kib),
+                notice::memory(self.limits.limit_kib),
+            ),
+        );
+        life.tool =
+            Some(Ending::begin(&mut self.processes, &tool.members, tool.pgid, TOOL_GRACE_MS));
+    }
+
+    /// Asks the client to leave, for a restart.
+    fn end_client(&mut self, seen: Seen, life: &mut Life, when: &str) {
+        let observed = self.conversation.observe(seen.client.pid);
+        life.memory = Some(MemoryEnd {
+            reason: format!(
+                "memory reached {} (limit {}): ended claude {when}",
+                notice::memory(seen.total_kib),
+                notice::memory(self.limits.limit_kib)
+            ),
+            id: observed.id,
+            turn: observed.turn,
+        });
+        life.ending =
+            Some(Ending::begin(&mut self.processes, &[seen.client], None, CLIENT_GRACE_MS));
+    }
+
+    fn killed_for_memory(&mut self, life: &Life, by_kernel: bool) -> MemoryEnd {
+        let client_pid = life.last.map_or(life.pid, |s| s.client.pid);
+        let observed = self.conversation.observe(client_pid);
+        let kib = life.last.map_or(0, |s| s.total_kib);
+        let by = if by_kernel { "the kernel, out of memory," } else { "somebody" };
+        MemoryEnd {
+            reason: format!(
+                "{by} killed claude (SIGKILL); its memory was last seen at {}, the limit is {}",
+                notice::memory(kib),
+                notice::memory(self.limits.limit_kib)
+            ),
+            id: observed.id,
+            turn: observed.turn,
+        }
+    }
+
+    /// After an end that was not the client's own, the terminal is put right; then the held-back lines.
+    fn settle_terminal(&mut self, end: &LifeEnd) {
+        if end.memory.is_some() || matches!(end.change, Change::Signaled(_)) {
+            self.keeper.restore();
+        }
+        self.notifier.release();
+    }
+
+    /// The last life has ended, not for memory.
+    fn finish(&self, end: &LifeEnd) -> u8 {
+        if let Change::Signaled(signo) = end.change {
+            notice::line(&format!(
+                "claude was ended by {}, not by claude-safe (exit status {})",
+                signals::name(signo),
+                128 + signo
+            ));
+        }
+        status_of(end.change)
+    }
+
+    /// Waits between two lives. A signal that would have ended the client ends the wait.
+    fn pause(&mut self, delay_ms: u64) -> Option<Signo> {
+        let until = process::now_ms() + delay_ms;
+        loop {
+            while let Some(signo) = self.signal_queue.next() {
+                match signo {
+                    signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM
+                        if !self.setup.inherited.ignores(signo) =>
+                    {
+                        return Some(signo);
+                    }
+                    signals::SIGTSTP => signals::stop_self(signo, &self.setup.inherited),
+                    _ => {}
+                }
+            }
+            let left = until.saturating_sub(process::now_ms());
+            if left == 0 {
+                return None;
+            }
+            wait::wait(&[Source { fd: self.signal_queue.as_fd(), urgent: false }], Some(left));
+        }
+    }
+
+    /// Writes down who we are, for `claude-safectl` and the hook.
+    fn register(&self, life: &Life) {
+        if let Some(folder) = &self.setup.folder {
+            let _ = folder.write(
+                "session",
+                &format!("wrapper_pid={}\nclient_pid={}\n", std::process::id(), life.pid),
+            );
+        }
+    }
+}

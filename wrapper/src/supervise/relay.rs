@@ -1,0 +1,69 @@
+//! Decides which of the signals that reach us are passed on. Never handles one itself.
+//!
+//! The client is in our process group, as it would be without us. A signal of the terminal, of
+//! the shell's `kill %1`, of timeout(1) goes to the whole group: the client has it already, and
+//! must not get it twice (its second INT means "quit"). A signal to our pid alone was meant for the client.
+//! siginfo_t does not tell the two apart; the [`Sentinel`] does.
+
+use crate::os::process::Sentinel;
+use crate::os::signals::{self, Signo};
+
+/// Tells signals of the group from ours.
+pub struct Relay {
+    sentinel: Option<Sentinel>,
+    /// Bits of signals that the last sentinel held besides the one it was asked for.
+    carried: u64,
+}
+
+impl Relay {
+    /// Starts the sentinel. Without one (no process left), the terminal's signals are taken for
+    /// the group's and all others for ours.
+    pub fn start() -> Self {
+        Self { sentinel: Sentinel::start().ok(), carried: 0 }
+    }
+
+    /// Must this signal, just read from our queue, be passed on to the client?
+    pub fn meant_for_us_alone(&mut self, signo: Signo) -> bool {
+        let bit = 1_u64 << (signo - 1);
+        if self.carried & bit != 0 {
+            self.carried &= !bit;
+            return false;
+        }
+        let Some(sentinel) = &self.sentinel else {
+            return !matches!(
+                signo,
+                signals::SIGINT | signals::SIGQUIT | signals::SIGTSTP | signals::SIGWINCH
+            );
+        };
+        let path = format!("/proc/{}/status", sentinel.pid());
+        let pending = std::fs::read_to_string(path).ok().and_then(|s| pending_mask(&s)).unwrap_or(0);
+        if pending & bit == 0 {
+            return true;
+        }
+        self.carried |= pending & !bit;
+        // What is pending stays pending: a new sentinel, and only then is the old one ended.
+        if let Ok(fresh) = Sentinel::start() {
+            self.sentinel = Some(fresh);
+        }
+        false
+    }
+}
+
+/// The signals that wait for the whole process, from `/proc/PID/status` (proc_pid_status(5)).
+fn pending_mask(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("ShdPnd:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_is_read_as_the_kernel_writes_it() {
+        let status = "Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\n";
+        assert_eq!(pending_mask(status), Some(0x4002));
+        assert_eq!(pending_mask("Name:\tx\n"), None);
+        assert_eq!(pending_mask("ShdPnd:\tnonsense\n"), None);
+    }
+}
