@@ -3,3 +3,5 @@
 
 pub mod files;
 pub mod kcmp;
+pub mod proc;
+pub mod psi;
