@@ -3,7 +3,7 @@
 //!
 //! # Safety
 //!
-//! Two libc calls: one takes an integer, one fills a struct of ours.
+//! Three libc calls: one takes an integer, two fill a struct of ours.
 
 #![allow(unsafe_code)]
 
@@ -36,6 +36,21 @@ pub fn page_kib() -> u64 {
     // SAFETY: sysconf takes an integer and touches no memory of ours.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).map_or(4, |bytes| (bytes / 1024).max(1))
+}
+
+/// How many descriptors this process may have open: the soft limit (getrlimit(2)).
+#[must_use]
+pub fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is an rlimit of ours, alive over the call.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    if failed != 0 {
+        return 0;
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
 /// CPU time this thread has used, in microseconds (`CLOCK_THREAD_CPUTIME_ID`).

@@ -8,12 +8,16 @@
 //! | [`pressure`] | PSI |
 //!
 //! One look is: `watcher.look(now_ms, limits.limit_kib)`, `verdict(&sample, &limits, &history)`,
-//! `history.note(&sample, &verdict)`, `next_look_ms(&sample, &limits, &history, ceiling_s)`.
+//! `history.note(&sample, &limits, &verdict)`, `next_look_ms(&sample, &limits, &history, ceiling_s)`.
 //! Nothing here signals, sleeps, prints or starts a thread.
 
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod pressure;
 pub mod proc_fs;
+pub mod tree;
+pub mod verdict;
 
 pub use proc_fs::{FileId, ProcessId};
+pub use tree::{Branch, Look, Process, Sample, Subtree, Watcher};
+pub use verdict::{EndTool, History, Limits, Verdict, next_look_ms, verdict};

@@ -15,7 +15,8 @@
 //!
 //! So: `stat` (who it is, its threads and faults) and `statm` for everybody. `statm` knows no
 //! swap: `status` is read instead where something may be swapped out ([`Proc::swap_in_use`]).
-//! `task/` is listed only when the number of threads in `stat` is not that of the handles held.
+//! `task/` is listed only for a process of several threads. Once opened, the file of a thread that
+//! has ended reads as empty; every other file of a dead process fails with `ESRCH`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,7 +28,7 @@ use std::path::Path;
 use crate::os::proc::{Unreadable, meaning, page_kib};
 
 /// A process without any doubt: a pid is used again, a pid with its start time is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId {
     /// Process id as seen in this `/proc`.
     pub pid: i32,
@@ -218,6 +219,17 @@ impl Proc {
                 self.slurp(&file)?;
             }
         }
+        parse_statm(&self.text, self.page_kib).ok_or(Unreadable::Garbled)
+    }
+
+    /// Memory of a process by one of its threads: what is left when the first thread has ended.
+    pub fn memory_of_thread(&mut self, pid: i32, tid: i32) -> Result<Memory, Unreadable> {
+        self.path.clear();
+        self.path.extend_from_slice(&self.root);
+        let _ = write!(self.path, "/{pid}/task/{tid}/statm");
+        let path = Path::new(OsStr::from_bytes(&self.path));
+        let file = File::open(path).map_err(|error| meaning(&error))?;
+        self.slurp(&file)?;
         parse_statm(&self.text, self.page_kib).ok_or(Unreadable::Garbled)
     }
 
