@@ -12,7 +12,7 @@ use claude_safe::watch::{Look, Watcher};
 const ROUNDS: u32 = 15;
 
 fn main() {
-    println!("processes  threads  look_ns  naive_ns  naive/look  core_at_100_ms");
+    println!("processes  threads  look_ns  naive_ns  naive/look  core_at_100_ms  watcher_kib");
     for processes in [1_u32, 10, 100] {
         let mut target = Command::new(beside("watch-target"))
             .args(["tree", &processes.to_string(), "20"])
@@ -27,6 +27,7 @@ fn main() {
         assert_eq!(line, "ready\n");
 
         let root = target.id() as i32;
+        let before_kib = own_anon_kib();
         let mut watcher = Watcher::new(Path::new("/proc"), root, Vec::new());
         let mut count = || match watcher.look(0, 0) {
             Look::Running(sample) => sample.processes.len(),
@@ -34,6 +35,7 @@ fn main() {
         };
         // The first look has to find them, the second opens the handles.
         assert_eq!((count(), count()), (processes as usize, processes as usize));
+        let watcher_kib = own_anon_kib().saturating_sub(before_kib);
         let repeat = 200 / processes.min(100);
         let (mut look_ns, mut naive_ns) = (u128::MAX, u128::MAX);
         for _ in 0..ROUNDS {
@@ -63,6 +65,16 @@ fn beside(name: &str) -> std::path::PathBuf {
     std::env::current_exe()
         .expect("own path")
         .with_file_name(name)
+}
+
+/// RssAnon of this program.
+fn own_anon_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let word = line.and_then(|line| line.split_ascii_whitespace().next());
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// Every thread by path, PSS of everybody.

@@ -110,9 +110,9 @@ impl History {
     pub fn note(&mut self, sample: &Sample, limits: &Limits, verdict: &Verdict) {
         if let Some((at_ms, kib)) = self.last {
             let took_ms = sample.at_ms.saturating_sub(at_ms);
-            if took_ms > 0 {
-                let grown_kib = sample.total_kib.saturating_sub(kib);
-                let rate_kib_s = grown_kib.saturating_mul(1000) / took_ms;
+            let grown_kib = sample.total_kib.saturating_sub(kib);
+            // Two samples of one moment tell no rate.
+            if let Some(rate_kib_s) = grown_kib.saturating_mul(1000).checked_div(took_ms) {
                 self.rate_kib_s = rate_kib_s.max(self.rate_kib_s / 2);
             }
         }
