@@ -7,9 +7,9 @@ pub mod kcmp;
 pub mod machine;
 pub mod marker;
 pub mod private;
-
+pub mod proc;
 pub mod process;
-
+pub mod psi;
 pub mod signals;
 pub mod terminal;
 pub mod wait;

@@ -1,0 +1,74 @@
+//! What watching needs from the kernel beside the files of `/proc`: the page size, the CPU time
+//! that a look has cost, and the meaning of an errno of `/proc`. Never opens a file.
+//!
+//! # Safety
+//!
+//! Three libc calls: one takes an integer, two fill a struct of ours.
+
+#![allow(unsafe_code)]
+
+/// Why a file of `/proc` could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The process (or thread) is gone: `ENOENT` on opening, `ESRCH` on reading what was opened.
+    Gone,
+    /// No descriptor or memory left here: says nothing about the process.
+    Starved,
+    /// Not for our eyes (`EACCES`, `EPERM`: other user, `hidepid`), or an error without a name.
+    Denied,
+    /// It was read and is not what proc(5) describes: empty, cut off, junk.
+    Garbled,
+}
+
+/// The meaning of an error of open(2), read(2) or getdents(2) below `/proc`.
+#[must_use]
+pub fn meaning(error: &std::io::Error) -> Unreadable {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR) => Unreadable::Gone,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Unreadable::Starved,
+        _ => Unreadable::Denied,
+    }
+}
+
+/// Size of a page of `statm` in KiB, from the auxiliary vector (sysconf(3)): 4, 16 or 64.
+#[must_use]
+pub fn page_kib() -> u64 {
+    // SAFETY: sysconf takes an integer and touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).map_or(4, |bytes| (bytes / 1024).max(1))
+}
+
+/// How many descriptors this process may have open: the soft limit (getrlimit(2)).
+#[must_use]
+pub fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is an rlimit of ours, alive over the call.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    if failed != 0 {
+        return 0;
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+/// CPU time this thread has used, in microseconds (`CLOCK_THREAD_CPUTIME_ID`).
+///
+/// Not wall time: on a machine short of memory or CPU a look is slow although it burns nothing,
+/// and a watcher that slows down just then would be of no use.
+#[must_use]
+pub fn thread_cpu_us() -> u64 {
+    let mut spent = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `spent` is a timespec of ours, alive over the call.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut spent) };
+    if failed != 0 {
+        return 0;
+    }
+    let seconds = u64::try_from(spent.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(spent.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000 + nanoseconds / 1000
+}
