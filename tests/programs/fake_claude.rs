@@ -759,7 +759,10 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
     let cwd_file = std::env::temp_dir().join(format!("claude-{:04x}-cwd", now_ms() & 0xffff));
     let _ = fs::write(&cwd_file, &world.cwd);
     let mut command = helper(&order);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let own_session = !matches!(place.as_str(), "tool_group" | "tool_same");
     let own_group = place == "tool_group";
     // SAFETY: setsid and setpgid are async-signal-safe.

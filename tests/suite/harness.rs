@@ -1007,8 +1007,8 @@ fn thirty_rounds_ran(sandbox: &Sandbox) {
     let log = fs::read_to_string(sandbox.work().join("rounds.log")).unwrap();
     assert_eq!(log.lines().collect::<Vec<_>>(), expected);
     let calls = tool_calls(transcripts(&sandbox.home()).last().unwrap());
-    assert_eq!(calls.len(), 30);
-    assert!(calls.iter().all(|c| c.1.is_some()));
+    assert_eq!(calls.len(), 30, "{calls:?}");
+    assert!(calls.iter().all(|c| c.1.is_some()), "{calls:?}");
 }
 
 #[test]
