@@ -63,7 +63,10 @@ fn main() {
         append_line(&path, &report());
     }
     restore_sigpipe();
-    let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     let arguments = match Arguments::parse(&words) {
         Ok(arguments) => arguments,
         Err(reason) => fail(&reason),
@@ -94,15 +97,25 @@ struct Plan(BTreeMap<String, String>);
 impl Plan {
     fn parse(text: &str) -> Plan {
         let pairs = text.split([';', '\n']).filter_map(|p| p.split_once('='));
-        Plan(pairs.map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())).collect())
+        Plan(
+            pairs
+                .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
+                .collect(),
+        )
     }
 
     fn text(&self, name: &str, default: &str) -> String {
-        self.0.get(name).cloned().unwrap_or_else(|| default.to_owned())
+        self.0
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| default.to_owned())
     }
 
     fn number(&self, name: &str, default: u64) -> u64 {
-        self.0.get(name).map_or(default, |v| v.parse().unwrap_or_else(|_| fail(&format!("FAKE_CLAUDE: {name}={v}"))))
+        self.0.get(name).map_or(default, |v| {
+            v.parse()
+                .unwrap_or_else(|_| fail(&format!("FAKE_CLAUDE: {name}={v}")))
+        })
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -135,7 +148,16 @@ struct Arguments {
     prompt: Option<String>,
 }
 
-const SUBCOMMANDS: &[&str] = &["mcp", "doctor", "update", "config", "plugin", "agents", "install", "setup-token"];
+const SUBCOMMANDS: &[&str] = &[
+    "mcp",
+    "doctor",
+    "update",
+    "config",
+    "plugin",
+    "agents",
+    "install",
+    "setup-token",
+];
 const FLAGS_WITH_VALUE: &[&str] = &[
     "--model",
     "--permission-mode",
@@ -150,13 +172,22 @@ const FLAGS_WITH_VALUE: &[&str] = &[
     "--add-dir",
     "--fallback-model",
 ];
-const FLAGS: &[&str] =
-    &["--dangerously-skip-permissions", "--verbose", "--debug", "--include-partial-messages", "--ide", "--strict-mcp-config"];
+const FLAGS: &[&str] = &[
+    "--dangerously-skip-permissions",
+    "--verbose",
+    "--debug",
+    "--include-partial-messages",
+    "--ide",
+    "--strict-mcp-config",
+];
 
 impl Arguments {
     fn parse(words: &[String]) -> Result<Arguments, String> {
-        let mut found =
-            Arguments { input_format: "text".into(), output_format: "text".into(), ..Arguments::default() };
+        let mut found = Arguments {
+            input_format: "text".into(),
+            output_format: "text".into(),
+            ..Arguments::default()
+        };
         let mut at = 0;
         let mut options = true;
         while at < words.len() {
@@ -191,7 +222,9 @@ impl Arguments {
                 "--input-format" => found.input_format = value().ok_or_else(missing)?,
                 "--output-format" => found.output_format = value().ok_or_else(missing)?,
                 "-r" | "--resume" => {
-                    let next = inline.clone().or_else(|| words.get(at).filter(|w| !w.starts_with('-')).cloned());
+                    let next = inline
+                        .clone()
+                        .or_else(|| words.get(at).filter(|w| !w.starts_with('-')).cloned());
                     if inline.is_none() && next.is_some() {
                         at += 1;
                     }
@@ -210,7 +243,9 @@ impl Arguments {
 
 fn subcommand(name: &str, rest: &[String]) {
     match (name, rest.first().map(String::as_str)) {
-        ("mcp", Some("list")) => println!("No MCP servers configured. Use `claude mcp add` to add a server."),
+        ("mcp", Some("list")) => {
+            println!("No MCP servers configured. Use `claude mcp add` to add a server.")
+        }
         ("doctor", _) => println!("fake-claude doctor: all is well"),
         _ => println!("fake-claude {name} {}", rest.join(" ")),
     }
@@ -231,7 +266,9 @@ extern "C" fn note_inherited() {
         let mut ignored = 0u64;
         for signal in 1..=64 {
             let mut action: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
+            if libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+            {
                 ignored |= 1 << (signal - 1);
             }
         }
@@ -266,24 +303,44 @@ fn report() -> Value {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|e| Some((e.file_name().into_string().ok()?, fs::read_link(e.path()).ok()?.display().to_string())))
+        .filter_map(|e| {
+            Some((
+                e.file_name().into_string().ok()?,
+                fs::read_link(e.path()).ok()?.display().to_string(),
+            ))
+        })
         // The folder that is being read here.
         .filter(|(_, target)| !target.ends_with(&format!("/{}/fd", std::process::id())))
         .collect();
     let signals = |set: &AtomicU64| {
         let bits = set.load(Ordering::Relaxed);
-        (1..=64).filter(|n| bits & (1 << (n - 1)) != 0).collect::<Vec<i32>>()
+        (1..=64)
+            .filter(|n| bits & (1 << (n - 1)) != 0)
+            .collect::<Vec<i32>>()
     };
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let environment: BTreeMap<String, String> = std::env::vars_os().map(|(k, v)| (lossy(k), lossy(v))).collect();
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .map(|(k, v)| (lossy(k), lossy(v)))
+        .collect();
     // SAFETY: none of these takes a pointer, but umask none can change anything, and umask is put
     // back at once, before there is a second thread.
     let (ppid, group, session, foreground, umask) = unsafe {
         let umask = libc::umask(0);
         libc::umask(umask);
-        (libc::getppid(), libc::getpgrp(), libc::getsid(0), libc::tcgetpgrp(0), umask)
+        (
+            libc::getppid(),
+            libc::getpgrp(),
+            libc::getsid(0),
+            libc::tcgetpgrp(0),
+            umask,
+        )
     };
-    let file = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default().trim_end().to_owned();
+    let file = |name: &str| {
+        fs::read_to_string(format!("/proc/self/{name}"))
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned()
+    };
     json!({
         "argv": std::env::args_os().map(lossy).collect::<Vec<_>>(),
         "env": environment,
@@ -335,7 +392,9 @@ struct State {
 
 impl World {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn project(&self) -> PathBuf {
@@ -348,7 +407,11 @@ impl World {
 
     fn session_file(&self) -> Option<PathBuf> {
         let on = self.plan.text("session_file", "on") != "off";
-        on.then(|| self.folder.join("sessions").join(format!("{}.json", std::process::id())))
+        on.then(|| {
+            self.folder
+                .join("sessions")
+                .join(format!("{}.json", std::process::id()))
+        })
     }
 
     fn set_status(&self, status: &'static str) {
@@ -358,7 +421,9 @@ impl World {
     }
 
     fn write_session_file(&self, state: &State, first: bool) {
-        let Some(path) = self.session_file() else { return };
+        let Some(path) = self.session_file() else {
+            return;
+        };
         let entrypoint = if self.print { "sdk-cli" } else { "cli" };
         let mut content = json!({
             "pid": std::process::id(), "sessionId": state.id, "cwd": self.cwd,
@@ -423,9 +488,14 @@ impl World {
 }
 
 fn run_session(plan: Plan, arguments: Arguments) {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let folder = std::env::var_os("CLAUDE_CONFIG_DIR").map_or_else(|| home.join(".claude"), PathBuf::from);
-    let cwd = std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default();
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let folder =
+        std::env::var_os("CLAUDE_CONFIG_DIR").map_or_else(|| home.join(".claude"), PathBuf::from);
+    let cwd = std::env::current_dir()
+        .map(|d| d.display().to_string())
+        .unwrap_or_default();
     let project = folder.join("projects").join(slug(&cwd));
     let exists = |id: &str| project.join(format!("{id}.jsonl")).exists();
     let resumes = arguments.resume.is_some() || arguments.go_on;
@@ -442,7 +512,11 @@ fn run_session(plan: Plan, arguments: Arguments) {
         id.clone()
     } else if resumes {
         let wanted = arguments.resume.clone().unwrap_or_default();
-        let id = if wanted.is_empty() { newest(&project).unwrap_or_default() } else { wanted };
+        let id = if wanted.is_empty() {
+            newest(&project).unwrap_or_default()
+        } else {
+            wanted
+        };
         if !exists(&id) {
             if id.is_empty() {
                 fail("No conversation found to continue");
@@ -460,7 +534,11 @@ fn run_session(plan: Plan, arguments: Arguments) {
         _ => on_terminal,
     };
     let ill = match plan.path("once") {
-        Some(path) => File::options().write(true).create_new(true).open(path).is_ok(),
+        Some(path) => File::options()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .is_ok(),
         None => true,
     };
     let world = Arc::new(World {
@@ -471,7 +549,12 @@ fn run_session(plan: Plan, arguments: Arguments) {
         started_ms: now_ms(),
         tui: AtomicBool::new(false),
         tool: AtomicI32::new(0),
-        state: Mutex::new(State { id, status: "busy", last_prompt: String::new(), saved_modes: None }),
+        state: Mutex::new(State {
+            id,
+            status: "busy",
+            last_prompt: String::new(),
+            saved_modes: None,
+        }),
         plan,
     });
     if tui {
@@ -503,7 +586,9 @@ fn run_print(world: &Arc<World>, arguments: &Arguments) {
         let begun = Instant::now();
         let answer = run_turn(world, prompt, &mut |entry| {
             if json_stream {
-                emit(&json!({ "type": entry["type"], "message": entry["message"], "session_id": id }));
+                emit(
+                    &json!({ "type": entry["type"], "message": entry["message"], "session_id": id }),
+                );
             }
         });
         let result = json!({
@@ -513,7 +598,10 @@ fn run_print(world: &Arc<World>, arguments: &Arguments) {
         match arguments.output_format.as_str() {
             "text" => {
                 let mut out = io::stdout().lock();
-                if writeln!(out, "{answer}").and_then(|()| out.flush()).is_err() {
+                if writeln!(out, "{answer}")
+                    .and_then(|()| out.flush())
+                    .is_err()
+                {
                     end(world, libc::SIGPIPE, 1);
                 }
             }
@@ -522,10 +610,17 @@ fn run_print(world: &Arc<World>, arguments: &Arguments) {
     };
     if arguments.input_format == "stream-json" {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
-            let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+            let Ok(message) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
             if message["type"] == "user" {
                 let content = &message["message"]["content"];
-                turn(content.as_str().or(content[0]["text"].as_str()).unwrap_or(""));
+                turn(
+                    content
+                        .as_str()
+                        .or(content[0]["text"].as_str())
+                        .unwrap_or(""),
+                );
             }
         }
     } else {
@@ -535,7 +630,9 @@ fn run_print(world: &Arc<World>, arguments: &Arguments) {
         }
         let prompt = arguments.prompt.clone().unwrap_or(piped);
         if prompt.trim().is_empty() {
-            eprintln!("Error: Input must be provided either through stdin or as a prompt argument when using --print");
+            eprintln!(
+                "Error: Input must be provided either through stdin or as a prompt argument when using --print"
+            );
             end(world, 0, 1);
         }
         turn(prompt.trim_end());
@@ -551,7 +648,11 @@ fn run_turn(world: &World, prompt: &str, said: &mut dyn FnMut(&Value)) -> String
     let id = world.state().id.clone();
     let history = History::read(&world.transcript(&id));
     if let (Some(call), false) = (&history.unanswered, plan.old()) {
-        world.say_result(call, "[Tool call interrupted: the session ended before this call's result was recorded]", true);
+        world.say_result(
+            call,
+            "[Tool call interrupted: the session ended before this call's result was recorded]",
+            true,
+        );
     }
     if world.print {
         for operation in ["enqueue", "dequeue"] {
@@ -563,10 +664,16 @@ fn run_turn(world: &World, prompt: &str, said: &mut dyn FnMut(&Value)) -> String
     world.append(&user);
     world.state().last_prompt = prompt.to_owned();
     for round in history.finished + 1..=plan.number("rounds", 3) {
-        said(&world.say_assistant(json!({ "type": "text", "text": format!("Round {round}.") }), "tool_use"));
+        said(&world.say_assistant(
+            json!({ "type": "text", "text": format!("Round {round}.") }),
+            "tool_use",
+        ));
         let call = format!("{ID_PREFIX}{round:04}_{}", uuid());
         let input = json!({ "command": format!("echo round-{round} >> rounds.log"), "description": "one round" });
-        said(&world.say_assistant(json!({ "type": "tool_use", "id": call, "name": "Bash", "input": input }), "tool_use"));
+        said(&world.say_assistant(
+            json!({ "type": "tool_use", "id": call, "name": "Bash", "input": input }),
+            "tool_use",
+        ));
         match run_tool(world, round) {
             Ok(()) => world.say_result(&call, &format!("round-{round}"), false),
             Err(reason) => world.say_result(&call, &reason, true),
@@ -596,10 +703,14 @@ impl History {
     fn read(path: &Path) -> History {
         let mut history = History::default();
         for line in fs::read_to_string(path).unwrap_or_default().lines() {
-            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let Ok(entry) = serde_json::from_str::<Value>(line) else {
+                continue;
+            };
             for block in entry["message"]["content"].as_array().into_iter().flatten() {
                 match block["type"].as_str() {
-                    Some("tool_use") => history.unanswered = block["id"].as_str().map(str::to_owned),
+                    Some("tool_use") => {
+                        history.unanswered = block["id"].as_str().map(str::to_owned)
+                    }
                     Some("tool_result") => {
                         history.unanswered = None;
                         let round = block["tool_use_id"].as_str().and_then(|id| {
@@ -626,8 +737,17 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
     let leaks = world.ill && place != "self" && plan.number("leak_round", 1) == round;
     let mut order = format!("life_ms={};round={round}", plan.number("round_ms", 100));
     if leaks {
-        order = format!("life_ms={};round={round}", plan.number("leak_hold_ms", 30_000));
-        for name in ["leak_mib", "leak_mib_per_s", "leak_after_ms", "mark_mib", "mark"] {
+        order = format!(
+            "life_ms={};round={round}",
+            plan.number("leak_hold_ms", 30_000)
+        );
+        for name in [
+            "leak_mib",
+            "leak_mib_per_s",
+            "leak_after_ms",
+            "mark_mib",
+            "mark",
+        ] {
             if let Some(value) = plan.0.get(name) {
                 order += &format!(";{name}={value}");
             }
@@ -639,7 +759,10 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
     let cwd_file = std::env::temp_dir().join(format!("claude-{:04x}-cwd", now_ms() & 0xffff));
     let _ = fs::write(&cwd_file, &world.cwd);
     let mut command = helper(&order);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let own_session = !matches!(place.as_str(), "tool_group" | "tool_same");
     let own_group = place == "tool_group";
     // SAFETY: setsid and setpgid are async-signal-safe.
@@ -671,18 +794,30 @@ fn wait_without_reaping(child: &mut Child) -> i32 {
     // SAFETY: siginfo_t is plain old data; waitid writes one.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        while libc::waitid(libc::P_PID, child.id(), &mut info, libc::WEXITED | libc::WNOWAIT) != 0 {
+        while libc::waitid(
+            libc::P_PID,
+            child.id(),
+            &mut info,
+            libc::WEXITED | libc::WNOWAIT,
+        ) != 0
+        {
             if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                 return 1;
             }
         }
-        if info.si_code == libc::CLD_EXITED { info.si_status() } else { 128 + info.si_status() }
+        if info.si_code == libc::CLD_EXITED {
+            info.si_status()
+        } else {
+            128 + info.si_status()
+        }
     }
 }
 
 fn helper(order: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("fake-claude-tool").env("FAKE_CLAUDE_TOOL", order);
+    command
+        .arg0("fake-claude-tool")
+        .env("FAKE_CLAUDE_TOOL", order);
     command
 }
 
@@ -760,7 +895,10 @@ fn die_of(signal: i32) -> ! {
     // SAFETY: SIG_DFL needs no handler; the set is initialised by sigemptyset; the file size limit
     // of a core file is set to nothing so that no test leaves one.
     unsafe {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         libc::setrlimit(libc::RLIMIT_CORE, &none);
         libc::signal(signal, libc::SIG_DFL);
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -780,7 +918,10 @@ fn leak(plan: &Plan) {
     thread::sleep(plan.duration("leak_after_ms", 0));
     let total = plan.number("leak_mib", 0).min(LEAK_LIMIT_MIB) * MIB;
     let per_s = plan.number("leak_mib_per_s", 0) * MIB;
-    let mut mark_at = plan.0.contains_key("mark").then(|| plan.number("mark_mib", 0) * MIB);
+    let mut mark_at = plan
+        .0
+        .contains_key("mark")
+        .then(|| plan.number("mark_mib", 0) * MIB);
     let begun = Instant::now();
     let mut taken = 0u64;
     while taken < total {
@@ -810,14 +951,24 @@ fn take(bytes: usize) {
     // SAFETY: a new private mapping; the writes stay below its length.
     unsafe {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let place = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        let place = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        );
         if place == libc::MAP_FAILED {
             eprintln!("fake-claude: leak: {}", io::Error::last_os_error());
             return;
         }
         // A page of the smallest size, with more than zeros in it.
         for at in (0..bytes).step_by(4096) {
-            place.cast::<u8>().add(at).write_volatile((at >> 12) as u8 | 1);
+            place
+                .cast::<u8>()
+                .add(at)
+                .write_volatile((at >> 12) as u8 | 1);
         }
     }
 }
@@ -894,7 +1045,8 @@ fn listen_to_signals(world: &Arc<World>, tui: bool) {
     SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
     std::mem::forget(writer);
     let ignore = world.plan.text("ignore", "");
-    let ignored = |signal: i32| ignore == "all" || ignore.split(',').any(|n| n == signal.to_string());
+    let ignored =
+        |signal: i32| ignore == "all" || ignore.split(',').any(|n| n == signal.to_string());
     let ignored: Vec<bool> = (0..32).map(ignored).collect();
     let record = world.plan.path("signals");
     let mut caught: Vec<i32> = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
@@ -926,17 +1078,27 @@ fn listen_to_signals(world: &Arc<World>, tui: bool) {
             // SAFETY: the bytes were written from a Caught, whose fields take any value.
             let caught: Caught = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
             if let Some(path) = &record {
-                append_line(path, &json!({
-                    "signal": caught.signal, "code": caught.code, "pid": caught.pid, "uid": caught.uid, "t_ns": caught.t_ns,
-                }));
+                append_line(
+                    path,
+                    &json!({
+                        "signal": caught.signal, "code": caught.code, "pid": caught.pid, "uid": caught.uid, "t_ns": caught.t_ns,
+                    }),
+                );
             }
-            if !ignored.get(caught.signal as usize).copied().unwrap_or(false) {
+            if !ignored
+                .get(caught.signal as usize)
+                .copied()
+                .unwrap_or(false)
+            {
                 obey(&world, caught.signal);
             }
         }
     });
     if let Some(path) = ready {
-        append_line(&path, &json!({ "ready": std::process::id(), "t_ns": monotonic_ns() }));
+        append_line(
+            &path,
+            &json!({ "ready": std::process::id(), "t_ns": monotonic_ns() }),
+        );
     }
 }
 
@@ -986,7 +1148,11 @@ fn end(world: &World, signal: i32, code: i32) -> ! {
     if world.tui.load(Ordering::Relaxed) {
         leave_raw(world);
         let mut out = io::stdout();
-        let _ = write!(out, "\r\nResume this session with:\r\nclaude --resume {}\r\n", world.state().id);
+        let _ = write!(
+            out,
+            "\r\nResume this session with:\r\nclaude --resume {}\r\n",
+            world.state().id
+        );
         let _ = out.flush();
     }
     // The client leaves by _exit, too: no destructor may run.
@@ -1142,7 +1308,12 @@ fn draw_size() {
 // Small things
 
 fn append(path: &Path, line: &str) {
-    if let Ok(mut file) = File::options().create(true).append(true).mode(0o600).open(path) {
+    if let Ok(mut file) = File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+    {
         // In one call: a reader never sees half a line of a living process.
         let _ = file.write_all(format!("{line}\n").as_bytes());
     }
@@ -1153,47 +1324,79 @@ fn append_line(path: &Path, value: &Value) {
 }
 
 fn private_folder(path: &Path) {
-    let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let _ = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
 }
 
 fn slug(cwd: &str) -> String {
-    cwd.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+    cwd.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
 }
 
 fn newest(project: &Path) -> Option<String> {
-    let found = fs::read_dir(project).ok()?.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "jsonl"));
+    let found = fs::read_dir(project)
+        .ok()?
+        .flatten()
+        .filter(|e| e.path().extension().is_some_and(|x| x == "jsonl"));
     let newest = found.max_by_key(|e| e.metadata().and_then(|m| m.modified()).ok())?;
     Some(newest.path().file_stem()?.to_string_lossy().into_owned())
 }
 
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
-        && text.char_indices().all(|(i, c)| if [8, 13, 18, 23].contains(&i) { c == '-' } else { c.is_ascii_hexdigit() })
+        && text.char_indices().all(|(i, c)| {
+            if [8, 13, 18, 23].contains(&i) {
+                c == '-'
+            } else {
+                c.is_ascii_hexdigit()
+            }
+        })
 }
 
 fn uuid() -> String {
     let mut b = [0u8; 16];
-    if File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut b)).is_err() {
+    if File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut b))
+        .is_err()
+    {
         fail("fake-claude: /dev/urandom");
     }
     b[6] = b[6] & 0x0f | 0x40;
     b[8] = b[8] & 0x3f | 0x80;
     let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 fn own_start_ticks() -> String {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let rest = stat.rsplit(')').next().unwrap_or_default();
-    rest.split_ascii_whitespace().nth(19).unwrap_or_default().to_owned()
+    rest.split_ascii_whitespace()
+        .nth(19)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn now_ms() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_millis() as u64)
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |d| d.as_millis() as u64)
 }
 
 fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
@@ -1207,12 +1410,20 @@ fn timestamp() -> String {
     let z = days + 719_468;
     let era = z / 146_097;
     let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        rest % 1000
+    )
 }

@@ -30,22 +30,30 @@ fn main() -> ExitCode {
 }
 
 fn fetch(version: &str) -> Result<String, String> {
-    let pinned = PINNED.iter().find(|p| p.version == version).ok_or("not a pinned version")?;
+    let pinned = PINNED
+        .iter()
+        .find(|p| p.version == version)
+        .ok_or("not a pinned version")?;
     if let Some(path) = real_client(version) {
         return Ok(format!("already there: {}", path.display()));
     }
     let target = clients_dir().join(version);
     let partial = clients_dir().join(format!("{version}.partial-{}", std::process::id()));
     fs::create_dir_all(&partial).map_err(|e| format!("{}: {e}", partial.display()))?;
-    let result = download(pinned, &partial)
-        .and_then(|()| fs::rename(partial.join("package"), &target).map_err(|e| format!("{}: {e}", target.display())));
+    let result = download(pinned, &partial).and_then(|()| {
+        fs::rename(partial.join("package"), &target)
+            .map_err(|e| format!("{}: {e}", target.display()))
+    });
     let _ = fs::remove_dir_all(&partial);
     result.map(|()| target.display().to_string())
 }
 
 fn download(pinned: &Pinned, folder: &Path) -> Result<(), String> {
     let spec = format!("{PACKAGE}@{}", pinned.version);
-    run(Command::new("npm").args(["pack", "--silent", "--pack-destination", "."]).arg(spec).current_dir(folder))?;
+    run(Command::new("npm")
+        .args(["pack", "--silent", "--pack-destination", "."])
+        .arg(spec)
+        .current_dir(folder))?;
     let tarball = fs::read_dir(folder)
         .map_err(|e| e.to_string())?
         .flatten()
@@ -56,13 +64,23 @@ fn download(pinned: &Pinned, folder: &Path) -> Result<(), String> {
     let digest = ring::digest::digest(&ring::digest::SHA512, &bytes);
     let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     if hex != pinned.sha512 {
-        return Err(format!("the tarball's SHA-512 is {hex}, pinned is {}", pinned.sha512));
+        return Err(format!(
+            "the tarball's SHA-512 is {hex}, pinned is {}",
+            pinned.sha512
+        ));
     }
-    run(Command::new("tar").arg("-xzf").arg(tarball).current_dir(folder))
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(tarball)
+        .current_dir(folder))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().map_err(|e| format!("{name}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name}: {status}"))
+    }
 }

@@ -40,7 +40,10 @@ fn run() -> io::Result<()> {
     let bad = || io::Error::other("usage: jobshell FD ignore= block= start= PROGRAM [ARGUMENTS]");
     let mut arguments = std::env::args_os().skip(1);
     let mut word = |prefix: &str| -> io::Result<String> {
-        let word = arguments.next().and_then(|w| w.into_string().ok()).ok_or_else(bad)?;
+        let word = arguments
+            .next()
+            .and_then(|w| w.into_string().ok())
+            .ok_or_else(bad)?;
         word.strip_prefix(prefix).map(str::to_owned).ok_or_else(bad)
     };
     let control: i32 = word("")?.parse().map_err(|_| bad())?;
@@ -54,7 +57,13 @@ fn run() -> io::Result<()> {
     unsafe { libc::fcntl(control.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
 
     // What an interactive shell ignores for itself, so that the terminal cannot stop it.
-    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+    for signal in [
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ] {
         // SAFETY: SIG_IGN needs no handler that could be wrong.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
@@ -84,7 +93,13 @@ fn run() -> io::Result<()> {
                 // SIGTTOU is still ignored here, so this works from the background.
                 libc::tcsetpgrp(0, libc::getpid());
             }
-            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+            for signal in [
+                libc::SIGINT,
+                libc::SIGQUIT,
+                libc::SIGTSTP,
+                libc::SIGTTIN,
+                libc::SIGTTOU,
+            ] {
                 libc::signal(signal, libc::SIG_DFL);
             }
             let mut set = MaybeUninit::<libc::sigset_t>::uninit();
@@ -101,7 +116,14 @@ fn run() -> io::Result<()> {
     }
     let child = command.spawn()?;
     let job = child.id() as libc::pid_t;
-    let mut shell = Shell { control, job, own_group, own_modes, job_modes: own_modes, over: false };
+    let mut shell = Shell {
+        control,
+        job,
+        own_group,
+        own_modes,
+        job_modes: own_modes,
+        over: false,
+    };
     shell.say(&format!("started {job}"))?;
     shell.serve(children_fd)
 }
@@ -114,15 +136,22 @@ impl Shell {
     fn serve(&mut self, children_fd: i32) -> io::Result<()> {
         let mut commands = BufReader::new(self.control.try_clone()?);
         loop {
-            let mut polled =
-                [children_fd, self.control.as_raw_fd()].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            let mut polled = [children_fd, self.control.as_raw_fd()].map(|fd| libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            });
             // SAFETY: two valid entries, both descriptors are open.
             unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
             if polled[0].revents != 0 {
                 // SAFETY: signalfd_siginfo is plain old data of the size that is read.
                 unsafe {
                     let mut info: libc::signalfd_siginfo = zeroed();
-                    libc::read(children_fd, ptr::from_mut(&mut info).cast(), size_of_val(&info));
+                    libc::read(
+                        children_fd,
+                        ptr::from_mut(&mut info).cast(),
+                        size_of_val(&info),
+                    );
                 }
                 self.reap()?;
             }
@@ -150,8 +179,13 @@ impl Shell {
         while !self.over {
             let mut status = 0;
             // SAFETY: waitpid writes one int.
-            let pid =
-                unsafe { libc::waitpid(self.job, &mut status, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) };
+            let pid = unsafe {
+                libc::waitpid(
+                    self.job,
+                    &mut status,
+                    libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED,
+                )
+            };
             if pid <= 0 {
                 return Ok(());
             }
@@ -225,6 +259,12 @@ fn set_modes(modes: &libc::termios) {
 }
 
 fn signals(list: &str) -> io::Result<Vec<i32>> {
-    let number = |n: &str| n.parse().map_err(|_| io::Error::other(format!("not a signal: {n}")));
-    list.split(',').filter(|n| !n.is_empty()).map(number).collect()
+    let number = |n: &str| {
+        n.parse()
+            .map_err(|_| io::Error::other(format!("not a signal: {n}")))
+    };
+    list.split(',')
+        .filter(|n| !n.is_empty())
+        .map(number)
+        .collect()
 }

@@ -27,13 +27,19 @@ fn run() -> Result<(), String> {
     let mut options = Options::default();
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().map(PathBuf::from).ok_or(format!("{argument:?} needs a value"));
+        let mut value = || {
+            arguments
+                .next()
+                .map(PathBuf::from)
+                .ok_or(format!("{argument:?} needs a value"))
+        };
         match argument.to_str() {
             // First, while there is a single thread.
             Some("--own-network") => netns::enter_own().map_err(|e| format!("own network: {e}"))?,
             Some("--scenario") => {
                 let path = value()?;
-                let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|e| format!("{}: {e}", path.display()))?;
                 scenario = Scenario::from_json(&text)?;
             }
             Some("--log") => options.log = Some(value()?),
@@ -43,7 +49,9 @@ fn run() -> Result<(), String> {
     }
     let mock = Mock::start(scenario, options).map_err(|e| format!("start: {e}"))?;
     let mut out = io::stdout();
-    writeln!(out, "listening {}", mock.url()).and_then(|()| out.flush()).map_err(|e| e.to_string())?;
+    writeln!(out, "listening {}", mock.url())
+        .and_then(|()| out.flush())
+        .map_err(|e| e.to_string())?;
     io::copy(&mut io::stdin().take(u64::MAX), &mut io::sink()).map_err(|e| e.to_string())?;
     Ok(())
 }

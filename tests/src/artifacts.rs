@@ -20,7 +20,9 @@ pub struct Artifacts {
 /// The root of the workspace.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
 }
 
 /// Builds the artifacts with `cargo build --release --locked`, once per process, and says where
@@ -52,7 +54,8 @@ pub fn artifacts() -> &'static Artifacts {
 
 fn build() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let status = Command::new(cargo)
         .args(["build", "--release", "--locked", "--quiet"])
         .current_dir(workspace())
@@ -71,6 +74,11 @@ fn build() -> PathBuf {
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let own = env::current_exe().expect("/proc/self/exe can be read");
-    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{name} was not built: run `cargo test -p claude-safe-tests`"))
 }

@@ -47,7 +47,8 @@ const DUMMY_KEY: &str = "sk-ant-dummy-dummy-dummy-dummy-0123456789";
 /// workspace.
 #[must_use]
 pub fn clients_dir() -> PathBuf {
-    env::var_os("CLAUDE_SAFE_TEST_CLIENTS").map_or_else(|| workspace().join(".cache/clients"), PathBuf::from)
+    env::var_os("CLAUDE_SAFE_TEST_CLIENTS")
+        .map_or_else(|| workspace().join(".cache/clients"), PathBuf::from)
 }
 
 /// The client of that version, if it was fetched.
@@ -94,7 +95,8 @@ pub fn prepare_home(sandbox: &Sandbox) {
         "customApiKeyResponses": { "approved": [&DUMMY_KEY[DUMMY_KEY.len() - 20..]], "rejected": [] },
         "projects": projects,
     });
-    fs::write(sandbox.home().join(".claude.json"), state.to_string()).expect("a file in the sandbox");
+    fs::write(sandbox.home().join(".claude.json"), state.to_string())
+        .expect("a file in the sandbox");
     let settings = json!({ "skipDangerousModePermissionPrompt": true });
     fs::write(folder.join("settings.json"), settings.to_string()).expect("a file in the sandbox");
 }
@@ -139,12 +141,22 @@ pub struct Leak {
 pub fn leak_options(sandbox: &Sandbox, leak: &Leak) -> String {
     let script = sandbox.file("leak.js");
     let claims = leak.first_clients.map(|count| {
-        (0..count).map(|i| sandbox.file(&format!("leak-claim-{i}")).display().to_string()).collect::<Vec<_>>()
+        (0..count)
+            .map(|i| {
+                sandbox
+                    .file(&format!("leak-claim-{i}"))
+                    .display()
+                    .to_string()
+            })
+            .collect::<Vec<_>>()
     });
     let text = LEAK_JS
         .replace("@MIB_PER_S@", &leak.mib_per_s.to_string())
         .replace("@CAP_MIB@", &leak.cap_mib.to_string())
-        .replace("@CLAIMS@", &claims.map_or(Value::Null, |c| json!(c)).to_string());
+        .replace(
+            "@CLAIMS@",
+            &claims.map_or(Value::Null, |c| json!(c)).to_string(),
+        );
     fs::write(&script, text).expect("a file in the sandbox");
     format!("--preload {}", script.display())
 }
@@ -180,7 +192,11 @@ const LEAK_JS: &str = r#"(() => {
 #[must_use]
 pub fn transcripts(home: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for project in fs::read_dir(home.join(".claude/projects")).into_iter().flatten().flatten() {
+    for project in fs::read_dir(home.join(".claude/projects"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         for entry in fs::read_dir(project.path()).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|e| e == "jsonl") {
@@ -206,10 +222,14 @@ pub fn tool_calls(transcript: &Path) -> Vec<(String, Option<String>)> {
         let entry: Value = serde_json::from_str(line).expect("a line of JSON");
         for block in entry["message"]["content"].as_array().into_iter().flatten() {
             match block["type"].as_str() {
-                Some("tool_use") => calls.push((block["id"].as_str().unwrap_or_default().to_owned(), None)),
+                Some("tool_use") => {
+                    calls.push((block["id"].as_str().unwrap_or_default().to_owned(), None))
+                }
                 Some("tool_result") if block["is_error"] != json!(true) => {
                     let id = block["tool_use_id"].as_str().unwrap_or_default();
-                    let content = block["content"].as_str().map_or_else(|| block["content"].to_string(), str::to_owned);
+                    let content = block["content"]
+                        .as_str()
+                        .map_or_else(|| block["content"].to_string(), str::to_owned);
                     if let Some(call) = calls.iter_mut().rev().find(|(i, _)| i == id) {
                         call.1 = Some(content);
                     }

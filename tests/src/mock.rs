@@ -138,11 +138,17 @@ impl Mock {
             None => None,
         };
         let log = match &options.log {
-            Some(path) => Some(Mutex::new(File::options().create(true).append(true).open(path)?)),
+            Some(path) => Some(Mutex::new(
+                File::options().create(true).append(true).open(path)?,
+            )),
             None => None,
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let mock = Mock { address, tls: tls.is_some(), stop: Arc::clone(&stop) };
+        let mock = Mock {
+            address,
+            tls: tls.is_some(),
+            stop: Arc::clone(&stop),
+        };
         let server = Arc::new(Server {
             scenario,
             log,
@@ -192,7 +198,11 @@ struct Server {
     main_answers: AtomicU32,
 }
 
-fn serve(server: &Server, stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<()> {
+fn serve(
+    server: &Server,
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
         None => {
@@ -215,7 +225,11 @@ fn serve(server: &Server, stream: TcpStream, tls: Option<Arc<rustls::ServerConfi
     }
 }
 
-fn serve_requests(server: &Server, reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
+fn serve_requests(
+    server: &Server,
+    reader: &mut impl BufRead,
+    writer: &mut impl Write,
+) -> io::Result<()> {
     while let Some(request) = read_request(reader, writer)? {
         let keep_alive = request.keep_alive;
         answer(server, &request, writer)?;
@@ -292,7 +306,12 @@ fn read_request(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Resul
             return Err(bad("body cut off"));
         }
     }
-    Ok(Some(Request { method, path, body, keep_alive }))
+    Ok(Some(Request {
+        method,
+        path,
+        body,
+        keep_alive,
+    }))
 }
 
 fn limited_line(reader: &mut impl BufRead, line: &mut String) -> io::Result<usize> {
@@ -324,7 +343,9 @@ fn answer(server: &Server, request: &Request, writer: &mut impl Write) -> io::Re
         }
         ("HEAD" | "GET", "") => {
             server.record(number, request, &body, "root", None);
-            let mut headers = Vec::from(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n");
+            let mut headers = Vec::from(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n",
+            );
             if request.method == "GET" {
                 headers.extend_from_slice(b"{}");
             }
@@ -339,7 +360,13 @@ fn answer(server: &Server, request: &Request, writer: &mut impl Write) -> io::Re
     }
 }
 
-fn messages(server: &Server, number: u64, request: &Request, body: &Value, writer: &mut impl Write) -> io::Result<()> {
+fn messages(
+    server: &Server,
+    number: u64,
+    request: &Request,
+    body: &Value,
+    writer: &mut impl Write,
+) -> io::Result<()> {
     let scenario = &server.scenario;
     let reply = reply_for(body, scenario.rounds, scenario.attempts);
     let stream = body["stream"].as_bool().unwrap_or(false);
@@ -352,7 +379,13 @@ fn messages(server: &Server, number: u64, request: &Request, body: &Value, write
             return send_json(writer, "529 Overloaded", &error);
         }
         cut = server.main_answers.fetch_add(1, Ordering::Relaxed) < scenario.drop_first;
-        server.record(number, request, body, if cut { "dropped" } else { "answered" }, Some(&reply));
+        server.record(
+            number,
+            request,
+            body,
+            if cut { "dropped" } else { "answered" },
+            Some(&reply),
+        );
         thread::sleep(Duration::from_millis(scenario.think_ms));
     } else {
         server.record(number, request, body, "answered", Some(&reply));
@@ -375,27 +408,53 @@ fn messages(server: &Server, number: u64, request: &Request, body: &Value, write
     writer.write_all(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n",
     )?;
-    let mut events = EventStream { writer, delay: Duration::from_millis(if reply == Reply::Side { 0 } else { scenario.chunk_delay_ms }) };
-    events.send("message_start", &json!({"type": "message_start", "message": head}))?;
+    let mut events = EventStream {
+        writer,
+        delay: Duration::from_millis(if reply == Reply::Side {
+            0
+        } else {
+            scenario.chunk_delay_ms
+        }),
+    };
+    events.send(
+        "message_start",
+        &json!({"type": "message_start", "message": head}),
+    )?;
     events.send("ping", &json!({"type": "ping"}))?;
     for (index, block) in blocks.iter().enumerate() {
         let mut empty = block.clone();
         let deltas: Vec<Value> = if let Some(text) = block["text"].as_str() {
             empty["text"] = json!("");
-            pieces(text, scenario.chunks).map(|t| json!({"type": "text_delta", "text": t})).collect()
+            pieces(text, scenario.chunks)
+                .map(|t| json!({"type": "text_delta", "text": t}))
+                .collect()
         } else {
             empty["input"] = json!({});
             let input = block["input"].to_string();
-            pieces(&input, scenario.chunks).map(|t| json!({"type": "input_json_delta", "partial_json": t})).collect()
+            pieces(&input, scenario.chunks)
+                .map(|t| json!({"type": "input_json_delta", "partial_json": t}))
+                .collect()
         };
-        events.send("content_block_start", &json!({"type": "content_block_start", "index": index, "content_block": empty}))?;
+        events.send(
+            "content_block_start",
+            &json!({"type": "content_block_start", "index": index, "content_block": empty}),
+        )?;
         for delta in deltas {
-            events.send("content_block_delta", &json!({"type": "content_block_delta", "index": index, "delta": delta}))?;
+            events.send(
+                "content_block_delta",
+                &json!({"type": "content_block_delta", "index": index, "delta": delta}),
+            )?;
             if cut {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the scenario"));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "cut by the scenario",
+                ));
             }
         }
-        events.send("content_block_stop", &json!({"type": "content_block_stop", "index": index}))?;
+        events.send(
+            "content_block_stop",
+            &json!({"type": "content_block_stop", "index": index}),
+        )?;
     }
     events.send(
         "message_delta",
@@ -408,11 +467,18 @@ fn messages(server: &Server, number: u64, request: &Request, body: &Value, write
 
 /// Reads from the conversation what comes next. A pure function of the request.
 fn reply_for(body: &Value, rounds: u32, attempts: u32) -> Reply {
-    let has_bash = body["tools"].as_array().is_some_and(|tools| tools.iter().any(|t| t["name"] == "Bash"));
+    let has_bash = body["tools"]
+        .as_array()
+        .is_some_and(|tools| tools.iter().any(|t| t["name"] == "Bash"));
     if !has_bash {
         return Reply::Side;
     }
-    let blocks = body["messages"].as_array().into_iter().flatten().flat_map(|m| m["content"].as_array()).flatten();
+    let blocks = body["messages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|m| m["content"].as_array())
+        .flatten();
     let mut finished = vec![false; rounds as usize];
     let mut calls = vec![0u32; rounds as usize];
     for block in blocks {
@@ -421,7 +487,10 @@ fn reply_for(body: &Value, rounds: u32, attempts: u32) -> Reply {
             Some("tool_result") => (block["tool_use_id"].as_str(), true),
             _ => continue,
         };
-        let Some(index) = id.and_then(round_of).and_then(|round| (round as usize).checked_sub(1)) else {
+        let Some(index) = id
+            .and_then(round_of)
+            .and_then(|round| (round as usize).checked_sub(1))
+        else {
             continue;
         };
         if index >= finished.len() {
@@ -436,7 +505,10 @@ fn reply_for(body: &Value, rounds: u32, attempts: u32) -> Reply {
     // 2.1.110 leaves a call without a result out of the next request: it is then not counted here.
     match (0..finished.len()).find(|&i| !finished[i] && calls[i] < attempts) {
         None => Reply::Final,
-        Some(index) => Reply::Tool { round: index as u32 + 1, attempt: calls[index] + 1 },
+        Some(index) => Reply::Tool {
+            round: index as u32 + 1,
+            attempt: calls[index] + 1,
+        },
     }
 }
 
@@ -455,10 +527,19 @@ fn content(reply: &Reply, scenario: &Scenario, number: u64) -> (Vec<Value>, &'st
                 "name": "Bash",
                 "input": { "command": command, "description": format!("Round {round}") },
             });
-            (vec![json!({"type": "text", "text": text}), tool], "tool_use")
+            (
+                vec![json!({"type": "text", "text": text}), tool],
+                "tool_use",
+            )
         }
-        Reply::Final => (vec![json!({"type": "text", "text": scenario.final_text})], "end_turn"),
-        Reply::Side => (vec![json!({"type": "text", "text": "{\"title\": \"Mock session\"}"})], "end_turn"),
+        Reply::Final => (
+            vec![json!({"type": "text", "text": scenario.final_text})],
+            "end_turn",
+        ),
+        Reply::Side => (
+            vec![json!({"type": "text", "text": "{\"title\": \"Mock session\"}"})],
+            "end_turn",
+        ),
     }
 }
 
@@ -466,7 +547,11 @@ fn content(reply: &Reply, scenario: &Scenario, number: u64) -> (Vec<Value>, &'st
 fn pieces(text: &str, count: u32) -> impl Iterator<Item = String> {
     let characters: Vec<char> = text.chars().collect();
     let size = characters.len().div_ceil(count.max(1) as usize).max(1);
-    characters.chunks(size).map(|c| c.iter().collect()).collect::<Vec<String>>().into_iter()
+    characters
+        .chunks(size)
+        .map(|c| c.iter().collect())
+        .collect::<Vec<String>>()
+        .into_iter()
 }
 
 struct EventStream<'a, W: Write> {
@@ -486,14 +571,24 @@ impl<W: Write> EventStream<'_, W> {
 
 fn send_json(writer: &mut impl Write, status: &str, value: &Value) -> io::Result<()> {
     let text = value.to_string();
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
     writer.write_all(head.as_bytes())?;
     writer.write_all(text.as_bytes())?;
     writer.flush()
 }
 
 impl Server {
-    fn record(&self, number: u64, request: &Request, body: &Value, action: &str, reply: Option<&Reply>) {
+    fn record(
+        &self,
+        number: u64,
+        request: &Request,
+        body: &Value,
+        action: &str,
+        reply: Option<&Reply>,
+    ) {
         let Some(log) = &self.log else { return };
         let last = body["messages"].as_array().and_then(|m| m.last());
         let last_text: String = last
@@ -564,13 +659,19 @@ mod tls {
         let ca_key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
         let mut ca = rcgen::CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
-        ca.distinguished_name.push(rcgen::DnType::CommonName, "claude-safe test CA");
+        ca.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::DigitalSignature,
+        ];
+        ca.distinguished_name
+            .push(rcgen::DnType::CommonName, "claude-safe test CA");
         let ca_certificate = ca.self_signed(&ca_key).map_err(io::Error::other)?;
         let issuer = rcgen::Issuer::new(ca, ca_key);
         let key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
-        let mut leaf = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).map_err(io::Error::other)?;
-        leaf.distinguished_name.push(rcgen::DnType::CommonName, "localhost");
+        let mut leaf = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])
+            .map_err(io::Error::other)?;
+        leaf.distinguished_name
+            .push(rcgen::DnType::CommonName, "localhost");
         leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = leaf.signed_by(&key, &issuer).map_err(io::Error::other)?;
         fs::write(dir.join("ca.pem"), ca_certificate.pem())?;
@@ -579,7 +680,10 @@ mod tls {
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )
             .map_err(io::Error::other)?;
         Ok(Arc::new(config))
     }

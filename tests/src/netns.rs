@@ -87,27 +87,49 @@ impl Isolated {
     /// # Errors
     /// Why it did not start, most often that this system forbids namespaces.
     pub fn start(sandbox: &Sandbox, scenario: &Scenario, tls: bool) -> Result<Isolated, String> {
-        let (plan, log) = (sandbox.file("scenario.json"), sandbox.file("requests.jsonl"));
+        let (plan, log) = (
+            sandbox.file("scenario.json"),
+            sandbox.file("requests.jsonl"),
+        );
         fs::write(&plan, scenario.to_json()).map_err(|e| format!("{}: {e}", plan.display()))?;
         let mut command = sandbox.command(program("mock-api"));
-        command.arg("--own-network").arg("--scenario").arg(plan).arg("--log").arg(&log);
+        command
+            .arg("--own-network")
+            .arg("--scenario")
+            .arg(plan)
+            .arg("--log")
+            .arg(&log);
         if tls {
             command.arg("--tls").arg(sandbox.root());
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut mock = command.spawn().map_err(|e| format!("mock-api: {e}"))?;
         let alive = mock.stdin.take().ok_or("mock-api has no stdin")?;
         let mut line = String::new();
         let said = mock.stdout.take().ok_or("mock-api has no stdout")?;
-        BufReader::new(said).read_line(&mut line).map_err(|e| format!("mock-api: {e}"))?;
+        BufReader::new(said)
+            .read_line(&mut line)
+            .map_err(|e| format!("mock-api: {e}"))?;
         let Some(url) = line.strip_prefix("listening ") else {
             let mut why = String::new();
-            let _ = mock.stderr.take().map(|mut e| io::Read::read_to_string(&mut e, &mut why));
+            let _ = mock
+                .stderr
+                .take()
+                .map(|mut e| io::Read::read_to_string(&mut e, &mut why));
             let _ = mock.wait();
             return Err(why.trim_end().to_owned());
         };
         let ca = tls.then(|| sandbox.file("ca.pem"));
-        Ok(Isolated { url: url.trim_end().to_owned(), mock, _alive: alive, log, ca })
+        Ok(Isolated {
+            url: url.trim_end().to_owned(),
+            mock,
+            _alive: alive,
+            log,
+            ca,
+        })
     }
 
     /// For `ANTHROPIC_BASE_URL`; good inside the namespace only.
@@ -153,7 +175,9 @@ impl Isolated {
     pub fn requests(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         // The last line may be half written.
-        text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+        text.lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect()
     }
 }
 

@@ -59,13 +59,21 @@ pub fn alive(pid: i32) -> bool {
 #[must_use]
 pub fn status(pid: i32) -> BTreeMap<String, String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.to_owned(), v.trim().to_owned())).collect()
+    text.lines()
+        .filter_map(|l| l.split_once(':'))
+        .map(|(k, v)| (k.to_owned(), v.trim().to_owned()))
+        .collect()
 }
 
 /// A size of `/proc/PID/status` such as `RssAnon`, KiB.
 #[must_use]
 pub fn status_kib(pid: i32, name: &str) -> Option<u64> {
-    status(pid).get(name)?.strip_suffix(" kB")?.trim().parse().ok()
+    status(pid)
+        .get(name)?
+        .strip_suffix(" kB")?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// A signal set of `/proc/PID/status` such as `SigIgn`: bit n - 1 is signal n.
@@ -92,13 +100,18 @@ fn zero_separated(pid: i32, file: &str) -> Vec<String> {
     if text.is_empty() {
         return Vec::new();
     }
-    text.split(|b| *b == 0).map(|s| String::from_utf8_lossy(s).into_owned()).collect()
+    text.split(|b| *b == 0)
+        .map(|s| String::from_utf8_lossy(s).into_owned())
+        .collect()
 }
 
 /// Whether a mapping of the process has `part` in its path.
 #[must_use]
 pub fn maps_contain(pid: i32, part: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().any(|l| l.contains(part))
+    fs::read_to_string(format!("/proc/{pid}/maps"))
+        .unwrap_or_default()
+        .lines()
+        .any(|l| l.contains(part))
 }
 
 /// The program that the process runs.
@@ -115,7 +128,12 @@ pub fn descriptors(pid: i32) -> BTreeMap<i32, PathBuf> {
     };
     entries
         .flatten()
-        .filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, fs::read_link(e.path()).ok()?)))
+        .filter_map(|e| {
+            Some((
+                e.file_name().to_str()?.parse().ok()?,
+                fs::read_link(e.path()).ok()?,
+            ))
+        })
         .collect()
 }
 
@@ -123,7 +141,10 @@ pub fn descriptors(pid: i32) -> BTreeMap<i32, PathBuf> {
 /// `task/*/children`, but right on every kernel and for every thread that forked.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {
-    let mut found: Vec<i32> = all().into_iter().filter(|p| stat(*p).is_some_and(|s| s.parent == pid)).collect();
+    let mut found: Vec<i32> = all()
+        .into_iter()
+        .filter(|p| stat(*p).is_some_and(|s| s.parent == pid))
+        .collect();
     found.sort_unstable();
     found
 }
@@ -141,6 +162,11 @@ pub fn descendants(pid: i32) -> Vec<i32> {
 }
 
 fn all() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
 }

@@ -47,7 +47,12 @@ pub struct Modes {
 
 impl Modes {
     /// What a fresh terminal has, and what a program that ends must leave behind.
-    pub const SANE: Modes = Modes { isig: true, icanon: true, echo: true, opost: true };
+    pub const SANE: Modes = Modes {
+        isig: true,
+        icanon: true,
+        echo: true,
+        opost: true,
+    };
 }
 
 impl Pty {
@@ -104,7 +109,10 @@ impl Pty {
     /// What starting a program answers.
     pub fn spawn(&mut self, mut command: Command) -> io::Result<Child> {
         let slave = open_slave(&self.slave)?;
-        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+        command
+            .stdin(slave.try_clone()?)
+            .stdout(slave.try_clone()?)
+            .stderr(slave);
         // SAFETY: setsid and ioctl are async-signal-safe, and nothing else is done between fork
         // and exec.
         unsafe {
@@ -129,24 +137,38 @@ impl Pty {
     pub fn spawn_under_shell(&mut self, command: &Command, setup: &JobSetup) -> io::Result<Job> {
         let (control, shell_end) = UnixStream::pair()?;
         let mut shell = Command::new(program("jobshell"));
-        shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.env_clear().envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         if let Some(dir) = command.get_current_dir() {
             shell.current_dir(dir);
         }
         shell.arg(shell_end.as_raw_fd().to_string());
-        shell.arg(format!("ignore={}", numbers(&setup.ignore))).arg(format!("block={}", numbers(&setup.block)));
-        shell.arg(format!("start={}", if setup.background { "background" } else { "foreground" }));
+        shell
+            .arg(format!("ignore={}", numbers(&setup.ignore)))
+            .arg(format!("block={}", numbers(&setup.block)));
+        shell.arg(format!(
+            "start={}",
+            if setup.background {
+                "background"
+            } else {
+                "foreground"
+            }
+        ));
         shell.arg(command.get_program()).args(command.get_args());
-        let fd = shell_end.as_raw_fd();
-        // SAFETY: fcntl is async-signal-safe; the descriptor is open in the child of the fork.
-        unsafe {
-            shell.pre_exec(move || {
-                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-            });
-        }
+        keep_no_descriptors(&mut shell);
+        keep_descriptor(&mut shell, shell_end.as_raw_fd());
         let shell = self.spawn(shell)?;
         drop(shell_end);
-        let mut job = Job { shell, reports: BufReader::new(control.try_clone()?), control, pid: 0, pidfd: None };
+        let mut job = Job {
+            shell,
+            reports: BufReader::new(control.try_clone()?),
+            control,
+            pid: 0,
+            pidfd: None,
+        };
         let first = job.report(Duration::from_secs(10))?;
         job.pid = first
             .strip_prefix("started ")
@@ -176,7 +198,10 @@ impl Pty {
     pub fn expect(&mut self, needle: &str, limit: Duration) {
         if !self.sees(needle, limit) {
             let text = self.text();
-            panic!("not within {limit:?}: {needle:?} on the terminal; behind what was seen:\n{:?}", text.get(self.seen..).unwrap_or(&text));
+            panic!(
+                "not within {limit:?}: {needle:?} on the terminal; behind what was seen:\n{:?}",
+                text.get(self.seen..).unwrap_or(&text)
+            );
         }
     }
 
@@ -211,10 +236,19 @@ impl Pty {
     /// # Errors
     /// The terminal is hung up.
     pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: the descriptor is open and `size` is what this ioctl reads.
         let answer = unsafe { libc::ioctl(self.master()?.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if answer < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// The modes of the terminal as they are now.
@@ -245,8 +279,13 @@ impl Pty {
         let mut group: libc::pid_t = 0;
         // SAFETY: the descriptor is open and the ioctl writes one pid_t. tcgetpgrp would refuse:
         // this is not the caller's own terminal.
-        let answer = unsafe { libc::ioctl(self.master()?.as_raw_fd(), libc::TIOCGPGRP, &mut group) };
-        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(group) }
+        let answer =
+            unsafe { libc::ioctl(self.master()?.as_raw_fd(), libc::TIOCGPGRP, &mut group) };
+        if answer < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(group)
+        }
     }
 
     /// Closes the terminal from outside, as a window that is closed or a connection that breaks.
@@ -260,7 +299,9 @@ impl Pty {
     }
 
     fn master(&self) -> io::Result<&OwnedFd> {
-        self.master.as_deref().ok_or_else(|| io::Error::other("the terminal is hung up"))
+        self.master
+            .as_deref()
+            .ok_or_else(|| io::Error::other("the terminal is hung up"))
     }
 }
 
@@ -272,15 +313,25 @@ impl Drop for Pty {
 
 fn open_slave(path: &PathBuf) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(path)
 }
 
 /// Appends what the terminal shows until it hangs up or `stopped` ends.
 fn read_all(master: &OwnedFd, stopped: &UnixStream, output: &Mutex<Vec<u8>>) {
-    let Ok(mut file) = master.try_clone().map(File::from) else { return };
+    let Ok(mut file) = master.try_clone().map(File::from) else {
+        return;
+    };
     let mut buffer = [0u8; 16 << 10];
     loop {
-        let mut polled = [master.as_raw_fd(), stopped.as_raw_fd()].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        let mut polled = [master.as_raw_fd(), stopped.as_raw_fd()].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
         // SAFETY: two valid entries, both descriptors are open.
         if unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) } < 0 {
             continue;
@@ -299,7 +350,9 @@ fn read_all(master: &OwnedFd, stopped: &UnixStream, output: &Mutex<Vec<u8>>) {
 }
 
 fn lock(output: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    output.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    output
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
@@ -307,7 +360,11 @@ fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 fn numbers(signals: &[i32]) -> String {
-    signals.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+    signals
+        .iter()
+        .map(i32::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// With what a job starts.
@@ -371,7 +428,10 @@ impl Job {
         self.control.set_read_timeout(Some(limit))?;
         let mut line = String::new();
         if self.reports.read_line(&mut line)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the shell is gone"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the shell is gone",
+            ));
         }
         Ok(line.trim_end().to_owned())
     }
@@ -391,7 +451,9 @@ impl Drop for Job {
         if shell_lives {
             let _ = self.send(&format!("kill {}", libc::SIGKILL));
             let _ = self.send("quit");
-            let _ = poll_until(Duration::from_secs(2), || self.shell.try_wait().ok().flatten());
+            let _ = poll_until(Duration::from_secs(2), || {
+                self.shell.try_wait().ok().flatten()
+            });
         }
         let _ = self.shell.kill();
         let _ = self.shell.wait();
@@ -399,7 +461,13 @@ impl Drop for Job {
             // SAFETY: no pointers but a null one, which is allowed. ESRCH is the usual answer.
             unsafe {
                 let null = std::ptr::null::<libc::siginfo_t>();
-                libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, null, 0);
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    pidfd.as_raw_fd(),
+                    libc::SIGKILL,
+                    null,
+                    0,
+                );
             }
         }
     }
@@ -411,7 +479,11 @@ impl Drop for Job {
 /// What kill(2) answers.
 pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: no pointers.
-    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A [`Child`] that is killed and reaped when the test is over, however it ends.
@@ -430,20 +502,53 @@ impl Drop for KillOnDrop {
 pub fn detach(command: &mut Command) -> &mut Command {
     // SAFETY: setsid is async-signal-safe.
     unsafe {
-        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) })
+        command.pre_exec(|| {
+            if libc::setsid() < 0 {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(())
+            }
+        })
     }
 }
 
 /// Three pipes as standard streams.
 pub fn piped(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
 }
 
-/// Marks a descriptor as inherited by the programs started from here on.
-///
-/// # Errors
-/// What fcntl(2) answers.
-pub fn keep_over_exec(fd: RawFd) -> io::Result<()> {
-    // SAFETY: no pointers; a wrong number is answered with EBADF.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Makes `command` start without the descriptors above 2 that this process has open, whoever
+/// opened them. Later calls of [`keep_descriptor`] make exceptions.
+pub fn keep_no_descriptors(command: &mut Command) -> &mut Command {
+    // SAFETY: close_range is a plain system call. They are marked, not closed: the pipe on which
+    // std reports a failing exec is among them. Before Linux 5.11 they stay open.
+    unsafe {
+        command.pre_exec(|| {
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                u32::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
+            Ok(())
+        })
+    }
+}
+
+/// Makes `command` start with `fd` open under the same number. It must be open when the command
+/// starts.
+pub fn keep_descriptor(command: &mut Command, fd: RawFd) -> &mut Command {
+    // SAFETY: fcntl is async-signal-safe; a wrong number is answered with EBADF.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(())
+            }
+        })
+    }
 }

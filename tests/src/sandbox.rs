@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::pty::keep_no_descriptors;
 use crate::wait::poll_until;
 
 /// A fresh folder with what a program may want to write to. Drop removes it; with
@@ -28,7 +29,9 @@ impl Sandbox {
     pub fn new() -> Sandbox {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let base = fs::canonicalize(env::temp_dir()).expect("the temporary folder is there");
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_nanos());
+        let now = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |d| d.subsec_nanos());
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = base.join(format!("cs-test-{}-{count}-{now:08x}", std::process::id()));
         let mut private = fs::DirBuilder::new();
@@ -36,7 +39,9 @@ impl Sandbox {
         private.create(&root).expect("a folder of our own");
         let sandbox = Sandbox { root };
         for name in ["home", "tmp", "run", "config", "state", "cache", "work"] {
-            private.create(sandbox.root.join(name)).expect("a folder in our own folder");
+            private
+                .create(sandbox.root.join(name))
+                .expect("a folder in our own folder");
         }
         sandbox
     }
@@ -96,8 +101,8 @@ impl Sandbox {
         env::var("CLAUDE_SAFE_TEST_PATH").unwrap_or_else(|_| "/usr/bin:/bin".into())
     }
 
-    /// A command in `work` with an environment made of nothing but this sandbox, and an empty
-    /// stdin.
+    /// A command in `work` with an environment made of nothing but this sandbox, an empty stdin,
+    /// and no open descriptor of the test run but the three standard ones.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
@@ -114,6 +119,7 @@ impl Sandbox {
             .env("TERM", "xterm-256color")
             .current_dir(self.work())
             .stdin(Stdio::null());
+        keep_no_descriptors(&mut command);
         command
     }
 }
