@@ -90,6 +90,18 @@ pub enum GuardSizes {
     List(Vec<u32>),
 }
 
+impl GuardSizes {
+    /// As the variable has it.
+    pub fn text(&self) -> String {
+        match self {
+            GuardSizes::Auto => "auto".to_owned(),
+            GuardSizes::List(sizes) => {
+                sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
+}
+
 /// What tier 1 may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reclaim {
