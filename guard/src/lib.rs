@@ -51,10 +51,9 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     os::abort()
 }
 
-// `core` is compiled with unwinding and refers to its personality routine. Release builds drop the
-// reference together with the code; without optimisation it stays and must be defined, or the
+// `core` is compiled with unwinding and refers to its personality routine. A fully optimised build
+// drops the reference together with the code; in others it stays and must be defined, or the
 // library wouldn't load. Hidden: it is nobody else's.
-#[cfg(debug_assertions)]
 core::arch::global_asm!(
     ".globl rust_eh_personality",
     ".hidden rust_eh_personality",

@@ -26,6 +26,8 @@ pub(crate) const ENOSYS: c_int = libc::ENOSYS;
 pub(crate) const SIGUSR1: c_int = libc::SIGUSR1;
 pub(crate) const SIG_ERR: usize = libc::SIG_ERR;
 pub(crate) const PATH_MAX: usize = libc::PATH_MAX as usize;
+/// Longest name of a file in a folder (limits.h).
+const NAME_MAX: usize = 255;
 
 /// libc's `struct sigaction`.
 pub(crate) type SigAction = libc::sigaction;
@@ -326,10 +328,37 @@ pub(crate) fn append_line(path: &CStr, line: &[u8]) -> Result<(), LogRefused> {
     Ok(())
 }
 
-/// Makes a folder for our user alone; fine if it is there.
-pub(crate) fn make_private_folder(path: &CStr) {
-    // What went wrong shows when the file in it is opened.
-    let _ = fs::mkdir(path, Mode::RWXU);
+/// Makes the folders on the way to a file, those that are missing, for our user alone.
+/// Async-signal-safe.
+pub(crate) fn make_private_folders_of(file: &CStr) {
+    // Step by step from the root, so that only one name at a time needs room: the path would take
+    // half of an alternate signal stack. What goes wrong shows when the file is opened.
+    let path = file.to_bytes();
+    let Some(end) = path.iter().rposition(|&byte| byte == b'/') else {
+        return;
+    };
+    let open_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(mut folder) = fs::open(c"/", open_flags, Mode::empty()) else {
+        return;
+    };
+    for name in path[..end].split(|&byte| byte == b'/') {
+        let mut buffer = [0; NAME_MAX + 1];
+        if name.is_empty() {
+            continue;
+        }
+        if name.len() > NAME_MAX {
+            return;
+        }
+        buffer[..name.len()].copy_from_slice(name);
+        let Ok(name) = CStr::from_bytes_until_nul(&buffer) else {
+            return;
+        };
+        let _ = fs::mkdirat(&folder, name, Mode::RWXU);
+        match fs::openat(&folder, name, open_flags, Mode::empty()) {
+            Ok(next) => folder = next,
+            Err(_) => return,
+        }
+    }
 }
 
 /// What SIGUSR1 did when we looked.
