@@ -1,1 +1,8 @@
-//! The client: which file it is, what kind of program, what a preload can reach in it.
+//! The client: which file it is, what kind of program, what a preload can reach in it, what its
+//! command line asks for.
+
+mod elf_file;
+pub mod find;
+pub mod guard_lib;
+pub mod kind;
+mod script;

@@ -5,7 +5,7 @@
 //!
 //! # Safety
 //!
-//! faccessat(2) and fstatvfs(3) on C strings and structures that this file owns.
+//! faccessat(2), fgetxattr(2) and fstatvfs(3) on C strings and structures that this file owns.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
@@ -59,6 +59,13 @@ pub fn is_executable_file(path: &Path) -> bool {
     };
     // SAFETY: name is a C string that lives across the call.
     unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::X_OK, libc::AT_EACCESS) == 0 }
+}
+
+/// Does `file` carry capabilities (capabilities(7))? The dynamic linker then refuses a preload.
+pub fn has_capabilities(file: &File) -> bool {
+    let name = c"security.capability";
+    // SAFETY: name is a C string; with size 0 nothing is written, only the length is asked for.
+    unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), std::ptr::null_mut(), 0) > 0 }
 }
 
 /// Does `file` lie on a file system from which nothing may be executed or mapped executable?
