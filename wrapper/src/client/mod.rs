@@ -1,6 +1,8 @@
 //! The client: which file it is, what kind of program, what a preload can reach in it, what its
 //! command line asks for.
 
+pub mod args;
+pub mod capabilities;
 mod elf_file;
 pub mod find;
 pub mod guard_lib;
