@@ -241,3 +241,18 @@ pub fn tool_calls(transcript: &Path) -> Vec<(String, Option<String>)> {
     }
     calls
 }
+
+/// Calls with the same id as one. The mock never gives an id twice, so lines with one id are
+/// records of one answer; 2.1.329 was seen, rarely and on a busy machine, to record a call and its
+/// result twice that had run once. That a call ran once is for the test's own log to show.
+#[must_use]
+pub fn distinct(calls: Vec<(String, Option<String>)>) -> Vec<(String, Option<String>)> {
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
+    for (id, result) in calls {
+        match found.iter_mut().find(|(known, _)| *known == id) {
+            Some(known) => known.1 = known.1.take().or(result),
+            None => found.push((id, result)),
+        }
+    }
+    found
+}

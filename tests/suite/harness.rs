@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claude_safe_tests::clients::{
-    self, PINNED, client_required, prepare_home, real_client, tool_calls, transcripts,
+    self, PINNED, client_required, distinct, prepare_home, real_client, tool_calls, transcripts,
 };
 use claude_safe_tests::mock::Options;
 use claude_safe_tests::pty::{piped, send_signal};
@@ -1006,7 +1006,7 @@ fn thirty_rounds_ran(sandbox: &Sandbox) {
     let expected: Vec<String> = (1..=30).map(|n| format!("round-{n}")).collect();
     let log = fs::read_to_string(sandbox.work().join("rounds.log")).unwrap();
     assert_eq!(log.lines().collect::<Vec<_>>(), expected);
-    let calls = tool_calls(transcripts(&sandbox.home()).last().unwrap());
+    let calls = distinct(tool_calls(transcripts(&sandbox.home()).last().unwrap()));
     assert_eq!(calls.len(), 30, "{calls:?}");
     assert!(calls.iter().all(|c| c.1.is_some()), "{calls:?}");
 }
@@ -1074,7 +1074,7 @@ fn real_client_comes_up_without_questions_and_runs_thirty_rounds_in_its_tui() {
             pty.expect("token-7f3a", SOON);
             // The client writes its transcript behind what it shows.
             wait_until("thirty results in the transcript", SOON, || {
-                let calls = tool_calls(transcripts(&sandbox.home()).last()?);
+                let calls = distinct(tool_calls(transcripts(&sandbox.home()).last()?));
                 (calls.iter().filter(|c| c.1.is_some()).count() >= 30).then_some(())
             });
             send_signal(child.0.id() as i32, libc::SIGTERM).unwrap();
@@ -1127,7 +1127,7 @@ fn real_client_killed_in_mid_turn_is_resumed_and_finishes() {
                 "{}",
                 stderr(&output)
             );
-            let calls = tool_calls(transcripts(&sandbox.home()).last().unwrap());
+            let calls = distinct(tool_calls(transcripts(&sandbox.home()).last().unwrap()));
             let finished: Vec<&str> = calls
                 .iter()
                 .filter(|c| c.1.is_some())
