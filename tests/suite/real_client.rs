@@ -3,7 +3,7 @@
 //! promise to work with, one after the other: two at once are too much for a small machine.
 
 use claude_safe_tests::clients::{
-    Leak, leak_options, prepare_home, set_up, tool_calls, transcripts,
+    Leak, distinct, leak_options, prepare_home, set_up, tool_calls, transcripts,
 };
 use claude_safe_tests::mock::Scenario;
 use claude_safe_tests::{
@@ -115,7 +115,7 @@ fn text(output: &Output) -> (String, String) {
 /// Every round has exactly one call that was completed, and the work of each was done.
 fn assert_each_round_completed_once(stage: &Stage, rounds: u32) {
     let mut completed: BTreeMap<u32, u32> = BTreeMap::new();
-    for (id, result) in tool_calls(&stage.transcript()) {
+    for (id, result) in distinct(tool_calls(&stage.transcript())) {
         if result.is_some_and(|r| !r.contains("interrupted")) {
             *completed.entry(round_of(&id)).or_default() += 1;
         }
