@@ -392,13 +392,17 @@ fn every_way_of_use_is_as_without_us(version: &str) {
         set_up(&mut command, &stage.mock).expect("the mock lives");
         command
     };
-    for words in [
-        &["--version"][..],
-        &["mcp", "list"],
-        &["doctor"],
-        &["--nonsense"],
-        &["mcp", "--help"],
-    ] {
+    // The doctor of 2.1.110 waits for a server that is not there, with us and without.
+    let mut ways = vec![
+        vec!["--version"],
+        vec!["mcp", "list"],
+        vec!["--nonsense"],
+        vec!["mcp", "--help"],
+    ];
+    if version != OLDEST {
+        ways.push(vec!["doctor"]);
+    }
+    for words in &ways {
         let with = stage.claude_safe(words).output().expect("claude-safe");
         let without = bare(words).output().expect("claude");
         assert_eq!(text(&with), text(&without), "{words:?}");

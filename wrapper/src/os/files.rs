@@ -454,8 +454,13 @@ mod tests {
         chmod(&scratch.path().join("top"), 0o1777);
         assert!(trusted_open(&deep, &ours(&scratch)).is_ok());
         assert!(trusted_open(&scratch.path().join("top/link/file"), &ours(&scratch)).is_ok());
-        let refusal = trusted_open(&shallow, &ours(&scratch)).unwrap_err().to_string();
-        assert!(refusal.contains("/top can be written by everybody"), "{refusal}");
+        let refusal = trusted_open(&shallow, &ours(&scratch))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.contains("/top can be written by everybody"),
+            "{refusal}"
+        );
         // Without the sticky bit anybody could put another folder in its place.
         chmod(&scratch.path().join("top"), 0o777);
         assert!(trusted_open(&deep, &ours(&scratch)).is_err());

@@ -61,6 +61,11 @@ impl Start {
         }
     }
 
+    /// Is it a start of ours, not the user's?
+    pub fn is_a_restart(&self) -> bool {
+        self.how != How::First
+    }
+
     /// What the user can do himself.
     pub fn by_hand(&self) -> String {
         by_hand(self.id.as_deref())
@@ -314,7 +319,7 @@ impl<'a> Conversation<'a> {
         let id = last.id.clone()?;
         if last.how == How::First
             || last.attempts >= 2
-            || self.transcript_bytes(&id) != last.transcript_bytes
+            || self.transcript_bytes(&id) > last.transcript_bytes
         {
             return None;
         }

@@ -261,6 +261,12 @@ impl Supervisor<'_> {
                     start = next;
                     continue;
                 }
+                if refused && start.is_a_restart() {
+                    notice::line(&format!(
+                        "claude did not take the conversation up again; {}",
+                        start.by_hand()
+                    ));
+                }
                 return self.finish(&end);
             };
             notice::line(&memory.reason);
