@@ -418,6 +418,26 @@ fn a_leak_that_never_ends_is_given_up_with_a_clear_end() {
 }
 
 #[test]
+fn who_ended_the_session_before_it_reached_the_limit_has_ended_it() {
+    let sandbox = Sandbox::new();
+    let signals = sandbox.file("signals").display().to_string();
+    // Asked to end at once, it takes five seconds, and passes the limit meanwhile.
+    let plan = format!(
+        "leak_mib=205;leak_mib_per_s=100;rounds=100;round_ms=200;term_ms=5000;signals={signals}"
+    );
+    let child = start(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+    wait_until("the client", PATIENCE, || {
+        fs::read_to_string(sandbox.file("signals"))
+            .ok()
+            .filter(|s| s.contains("ready"))
+    });
+    send_signal(child.id() as i32, libc::SIGTERM).expect("ours");
+    let said = said(child.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(!said.stderr.contains("restarting"), "{}", said.stderr);
+}
+
+#[test]
 fn who_ends_the_session_while_it_is_restarted_ends_it() {
     let sandbox = Sandbox::new();
     let signals = sandbox.file("signals").display().to_string();
@@ -430,7 +450,7 @@ fn who_ends_the_session_while_it_is_restarted_ends_it() {
     wait_until("the TERM of the supervisor", PATIENCE, || {
         fs::read_to_string(sandbox.file("signals"))
             .ok()
-            .filter(|s| s.contains("15"))
+            .filter(|s| s.contains("\"signal\":15"))
     });
     send_signal(child.id() as i32, libc::SIGTERM).expect("ours");
     let said = said(child.wait_with_output().expect("it ends"));
@@ -623,35 +643,23 @@ fn no_conversation_found_is_answered_by_a_start_from_anew() {
 fn already_in_use_is_answered_by_a_resume() {
     let sandbox = Sandbox::new();
     let report = sandbox.file("report").display().to_string();
-    // Nothing is saved in the first life; the second finds its id taken by a finished conversation.
-    let once = sandbox.file("once").display().to_string();
-    let plan = format!(
-        "once={once};leak_mib=256;leak_mib_per_s=150;transcript_ms=20000;rounds=1;round_ms=10;report={report}"
-    );
-    let slug: String = sandbox
-        .work()
-        .display()
-        .to_string()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    let folder = sandbox.home().join(".claude/projects").join(slug);
-    let entry = r#"{"type":"user","isSidechain":false,"message":{"role":"user","content":"do it"},"uuid":"u"}"#;
-    let taken = format!(
-        "if [ -e \"$HOME\"/second ]; then mkdir -p '{0}'; echo '{entry}' > '{0}'/\"$2\".jsonl; fi; : > \"$HOME\"/second",
-        folder.display()
-    );
-    let said = tricked(&sandbox, "--session-id", &taken, &plan);
+    let plan = first_leaks(&sandbox, &format!("rounds=12;round_ms=250;report={report}"));
+    // The client keeps its transcripts where we don't look: we take the conversation for unsaved.
+    let elsewhere = r#"export CLAUDE_CONFIG_DIR="$HOME/elsewhere""#;
+    let said = tricked(&sandbox, "*", elsewhere, &plan);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stderr.contains("already in use"), "{}", said.stderr);
-    assert!(
-        said.stderr.contains("resuming conversation"),
+    assert_eq!(
+        said.stdout.matches("ALL DONE").count(),
+        1,
         "{}",
-        said.stderr
+        said.stdout
     );
     let starts: Vec<_> = reports(&sandbox).iter().map(words_of).collect();
-    assert_eq!(starts[1][0], "--session-id", "{starts:?}");
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    assert_eq!(starts[1][..2], starts[0][..2]);
     assert_eq!(
         starts[2][..2],
-        ["--resume".to_owned(), starts[1][1].clone()]
+        ["--resume".to_owned(), starts[0][1].clone()]
     );
 }
