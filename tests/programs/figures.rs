@@ -1,2 +1,185 @@
-//! soon
-fn main() {}
+//! `figures`: what claude-safe costs and how fast it reacts, side by side with its rival in one
+//! run. Prints medians and ratios with their range; judges nothing. The times of a shared machine vary: compare
+//! ratios. With `--quick` a fifth of the runs.
+
+use claude_safe_tests::artifacts::build_program;
+use claude_safe_tests::{KillOnDrop, Sandbox, artifacts, poll_until, program, wait_until};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn main() {
+    let quick = std::env::args().any(|word| word == "--quick");
+    build_program("fake-claude");
+    println!(
+        "start-up: claude-safe in front of a program that ends at once, against the program alone"
+    );
+    start_up(if quick { 41 } else { 201 });
+    println!(
+        "reaction: from the limit (2048 MiB) passed at 1536 MiB/s to the TERM that the client gets"
+    );
+    reaction(if quick { 4 } else { 20 });
+    println!("quiet session: the watcher beside a client that does nothing");
+    quiet(Duration::from_secs(if quick { 10 } else { 60 }));
+}
+
+/// Minimum, median, maximum.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (
+        values[0],
+        values[values.len() / 2],
+        values[values.len() - 1],
+    )
+}
+
+fn show(what: &str, unit: &str, values: Vec<f64>) {
+    let count = values.len();
+    let (least, median, most) = spread(values);
+    println!("  {what}: median {median:.3} {unit} (min {least:.3}, max {most:.3}, {count} runs)");
+}
+
+fn start_up(runs: usize) {
+    let sandbox = Sandbox::new();
+    let with = || {
+        let mut command = sandbox.command(&artifacts().claude_safe);
+        command.arg("--version").env("CLAUDE_SAFE_BIN", "/bin/true");
+        command
+    };
+    let without = || {
+        let mut command = sandbox.command("/bin/true");
+        command.arg("--version");
+        command
+    };
+    let time = |mut command: Command| {
+        command.stdout(Stdio::null());
+        let began = Instant::now();
+        let status = command.status().expect("it starts");
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        assert!(status.success(), "{status}");
+        took_ms
+    };
+    let (mut ours, mut plain, mut more, mut ratio) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..runs {
+        // In turn, so that both see the same machine.
+        let (a, b) = (time(with()), time(without()));
+        ours.push(a);
+        plain.push(b);
+        more.push(a - b);
+        ratio.push(a / b);
+    }
+    show("claude-safe", "ms", ours);
+    show("plain exec", "ms", plain);
+    show("more than a plain exec", "ms", more);
+    show("ratio", "", ratio);
+}
+
+fn reaction(runs: usize) {
+    const LIMIT_MIB: u32 = 2048;
+    let mut delays_ms = vec![];
+    for _ in 0..runs {
+        let sandbox = Sandbox::new();
+        let (mark, signals) = (sandbox.file("mark"), sandbox.file("signals"));
+        let mut command = sandbox.command(&artifacts().claude_safe);
+        command
+            .args(["-p", "--input-format", "stream-json", "do it"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .env("CLAUDE_SAFE_BIN", program("fake-claude"))
+            .env("CLAUDE_WATCHDOG_THRESHOLD_MB", LIMIT_MIB.to_string())
+            // Only the process may be ended, not the session restarted: one crossing, one TERM.
+            .env(
+                "FAKE_CLAUDE",
+                format!(
+                    "leak_mib=2600;leak_mib_per_s=1536;leak_after_ms=500;rounds=200;round_ms=100;mark_mib={LIMIT_MIB};mark={};signals={}",
+                    mark.display(),
+                    signals.display()
+                ),
+            )
+            .env("CLAUDE_SAFE_CONTINUE", "never");
+        let mut child = KillOnDrop(command.spawn().expect("claude-safe starts"));
+        wait_until("the end of the session", Duration::from_secs(60), || {
+            child.0.try_wait().expect("ours")
+        });
+        match (nanoseconds(&mark), term_at(&signals)) {
+            (Some(crossed), Some(term)) => delays_ms.push((term as f64 - crossed as f64) / 1e6),
+            missing => println!("  a run without figures: {missing:?}"),
+        }
+    }
+    if !delays_ms.is_empty() {
+        show("TERM after the crossing", "ms", delays_ms);
+    }
+}
+
+fn nanoseconds(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn term_at(signals: &Path) -> Option<u64> {
+    let text = fs::read_to_string(signals).ok()?;
+    let records = text
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    records
+        .filter(|r| r["signal"] == libc::SIGTERM)
+        .find_map(|r| r["t_ns"].as_u64())
+}
+
+fn quiet(length: Duration) {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&artifacts().claude_safe);
+    command
+        .arg("do nothing for a while")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env("CLAUDE_SAFE_BIN", program("fake-claude"))
+        .env("FAKE_CLAUDE", "rounds=1;round_ms=600000");
+    let mut child = KillOnDrop(command.spawn().expect("claude-safe starts"));
+    let pid = child.0.id();
+    // Behind the first look; what the start took is the first figure's business.
+    wait_until("the first look", Duration::from_secs(30), || {
+        (sleeps(pid)? >= 2).then_some(())
+    });
+    let (cpu, began) = (cpu_ns(pid).expect("/proc/PID/schedstat"), Instant::now());
+    let mut resident = vec![];
+    // The condition never comes unless the session ends, which it must not.
+    let ended = poll_until(length, || {
+        resident.extend(resident_kib(pid).map(|kib| kib as f64));
+        std::thread::sleep(Duration::from_millis(200));
+        child.0.try_wait().expect("ours")
+    });
+    assert!(ended.is_none(), "the session ended");
+    let share = (cpu_ns(pid).expect("schedstat") - cpu) as f64 / began.elapsed().as_nanos() as f64;
+    println!(
+        "  share of one core: {:.4} % over {:.0} s",
+        share * 100.0,
+        length.as_secs_f64()
+    );
+    show("resident memory of the watcher", "KiB", resident);
+}
+
+/// Nanoseconds on a processor (`/proc/PID/schedstat`).
+fn cpu_ns(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn status(pid: u32, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+    line.trim_start_matches(':')
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .ok()
+}
+
+fn sleeps(pid: u32) -> Option<u64> {
+    status(pid, "voluntary_ctxt_switches")
+}
+
+fn resident_kib(pid: u32) -> Option<u64> {
+    status(pid, "VmRSS")
+}

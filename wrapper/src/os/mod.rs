@@ -6,6 +6,7 @@ pub mod files;
 pub mod kcmp;
 pub mod machine;
 pub mod marker;
+pub mod memory;
 pub mod private;
 pub mod proc;
 pub mod process;

@@ -56,6 +56,9 @@ use transcript::Turn;
 /// conversation up.
 const TAKE_UP_MS: u64 = 10_000;
 
+/// Before a sleep of this length the pages that nobody needs meanwhile are given back.
+const LONG_SLEEP_MS: u64 = 2_000;
+
 /// A session whose end was asked for this long ago, or less, is not started again.
 const ASKED_TO_END_MS: u64 = 15_000;
 
@@ -136,6 +139,8 @@ struct Life {
     history: History,
     look_at_ms: u64,
     last: Option<Seen>,
+    /// [`oom_kills`] at the first look.
+    oom_kills: Option<u64>,
     /// The client is being ended.
     ending: Option<Ending>,
     /// A tool is being ended.
@@ -150,7 +155,8 @@ struct Supervisor<'a> {
     conversation: Conversation<'a>,
     signal_queue: SignalFd,
     timer: Timer,
-    /// Memory pressure, where the kernel lets us wait for it.
+    /// Memory pressure, where the kernel lets us wait for it; from the first look on, because its end
+    /// waits for all processors (RCU), which a short command should not.
     trigger: Option<OwnedFd>,
     relay: Relay,
     keeper: TerminalKeeper,
@@ -178,7 +184,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         conversation: Conversation::new(setup),
         signal_queue,
         timer,
-        trigger: pressure_trigger(),
+        trigger: None,
         relay: Relay::start(),
         notifier: Notifier::new(keeper.is_drawn_on()),
         keeper,
@@ -338,7 +344,6 @@ impl Supervisor<'_> {
             stdin: start.stdin.as_ref().map(AsFd::as_fd),
             folder: start.folder.as_deref().map(Path::as_os_str),
         };
-        let oom_kills = oom_kills();
         let pid = process::spawn(&launch, &self.setup.inherited)?;
         let started_ms = process::now_ms();
         let first_look_ms = next_look_ms(
@@ -356,13 +361,14 @@ impl Supervisor<'_> {
             tool: None,
             memory: None,
             last: None,
+            oom_kills: None,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
         self.register(&life);
         let change = self.watch_until_end(&mut life);
         let memory = life.memory.take().or_else(|| {
             let killed = change == Change::Signaled(signals::SIGKILL);
-            let by_kernel = self::oom_kills() > oom_kills;
+            let by_kernel = killed && life.oom_kills.is_some_and(|before| oom_kills() > before);
             let near = life
                 .last
                 .is_some_and(|s| s.total_kib >= self.limits.idle_kib);
@@ -395,7 +401,11 @@ impl Supervisor<'_> {
                 .flatten()
                 .filter_map(Ending::due_ms)
                 .fold(life.look_at_ms, u64::min);
-            self.timer.arm(due.saturating_sub(now));
+            let sleep_ms = due.saturating_sub(now);
+            self.timer.arm(sleep_ms);
+            if sleep_ms >= LONG_SLEEP_MS && life.last.is_some() {
+                crate::os::memory::release_text();
+            }
             let mut sources = vec![
                 Source {
                     fd: self.signal_queue.as_fd(),
@@ -465,6 +475,10 @@ impl Supervisor<'_> {
     /// Looks at the tree and acts on the verdict.
     fn look(&mut self, life: &mut Life) {
         let now = process::now_ms();
+        if life.oom_kills.is_none() {
+            life.oom_kills = Some(oom_kills());
+            self.trigger = self.trigger.take().or_else(pressure_trigger);
+        }
         let Look::Running(sample) = life.watcher.look(now, self.limits.limit_kib) else {
             // Its end comes through the signal queue.
             life.look_at_ms = now + FIRST_LOOK_MS;
