@@ -58,7 +58,9 @@ impl World {
     }
 
     fn with_script(text: &str) -> World {
-        let world = World { sandbox: Sandbox::new() };
+        let world = World {
+            sandbox: Sandbox::new(),
+        };
         fs::create_dir(world.file("bin")).unwrap();
         executable(&world.file("bin/claude"), text);
         world
@@ -105,8 +107,12 @@ fn executable(path: &Path, text: &str) {
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut all: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     all.sort();
     all
 }
@@ -130,7 +136,9 @@ fn text(bytes: &[u8]) -> String {
 
 fn lines_of_json(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    text.lines()
+        .filter_map(|l| serde_json::from_str(l).ok())
+        .collect()
 }
 
 /// The first whole line of a file that a program writes.
@@ -145,9 +153,25 @@ fn run(mut command: Command) -> Output {
     let mut child = KillOnDrop(piped(&mut command).stdin(Stdio::null()).spawn().unwrap());
     // Little is written in these tests: no pipe fills up.
     let status = ended(&mut child.0);
-    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-    child.0.stdout.take().unwrap().read_to_end(&mut output.stdout).unwrap();
-    child.0.stderr.take().unwrap().read_to_end(&mut output.stderr).unwrap();
+    let mut output = Output {
+        status,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    child
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stdout)
+        .unwrap();
+    child
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stderr)
+        .unwrap();
     output
 }
 
@@ -158,7 +182,9 @@ fn ended(child: &mut Child) -> ExitStatus {
 
 /// A status as a shell has it in `$?`.
 fn shell_status(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap())
 }
 
 /// How often each signal is in the stand-in's record.
@@ -209,7 +235,11 @@ fn group_lives(group: i32) -> bool {
 
 /// Lines of ours on standard error.
 fn our_lines(stderr: &[u8]) -> Vec<String> {
-    text(stderr).lines().filter(|l| l.starts_with("claude-safe: ")).map(str::to_owned).collect()
+    text(stderr)
+        .lines()
+        .filter(|l| l.starts_with("claude-safe: "))
+        .map(str::to_owned)
+        .collect()
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -239,7 +269,7 @@ fn every_argument_reaches_the_client_byte_for_byte() {
     ];
     cases.push((0..1000).map(|n| format!("--word-{n}").into()).collect());
     for case in cases {
-        let mut answers = BOTH.map(|who| {
+        let answers = BOTH.map(|who| {
             let mut command = world.command(who, "");
             command.args(&case).stderr(Stdio::inherit());
             let output = command.output().unwrap();
@@ -247,10 +277,19 @@ fn every_argument_reaches_the_client_byte_for_byte() {
             output.stdout
         });
         // A script's own path is what its interpreter is given for argv[0], by whatever way.
-        let wanted: Vec<u8> = case.iter().flat_map(|w| [w.as_bytes(), b"\0"].concat()).collect();
-        assert!(answers[0].ends_with(&wanted), "the premise: the witness tells all");
-        assert!(answers[0] == answers[1], "{case:?}: {:?}", text(&answers[1]));
-        answers[1].clear();
+        let wanted: Vec<u8> = case
+            .iter()
+            .flat_map(|w| [w.as_bytes(), b"\0"].concat())
+            .collect();
+        assert!(
+            answers[0].ends_with(&wanted),
+            "the premise: the witness tells all"
+        );
+        assert!(
+            answers[0] == answers[1],
+            "{case:?}: {:?}",
+            text(&answers[1])
+        );
     }
 }
 
@@ -261,9 +300,32 @@ fn a_fresh_session_is_given_an_id_and_nothing_else_is_touched() {
         (&["--model", "x", "-p", "say it"], true),
         (&["-p", "--", "-x"], true),
         (&["-p", "--output-format=json", "say it"], true),
-        (&["--session-id", "11111111-2222-4333-8444-555555555555", "-p", "say it"], false),
-        (&["--session-id=11111111-2222-4333-8444-555555555556", "-p", "say it"], false),
-        (&["--resume", "11111111-2222-4333-8444-555555555555", "-p", "say it"], false),
+        (
+            &[
+                "--session-id",
+                "11111111-2222-4333-8444-555555555555",
+                "-p",
+                "say it",
+            ],
+            false,
+        ),
+        (
+            &[
+                "--session-id=11111111-2222-4333-8444-555555555556",
+                "-p",
+                "say it",
+            ],
+            false,
+        ),
+        (
+            &[
+                "--resume",
+                "11111111-2222-4333-8444-555555555555",
+                "-p",
+                "say it",
+            ],
+            false,
+        ),
         (&["--continue", "-p", "say it"], false),
         (&["mcp", "list"], false),
         (&["doctor"], false),
@@ -283,7 +345,11 @@ fn a_fresh_session_is_given_an_id_and_nothing_else_is_touched() {
             assert_eq!(argv[1][1], "--session-id", "{words:?}: {:?}", argv[1]);
             let id = argv[1][2].as_str().unwrap();
             assert!(id.len() == 36 && id.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit()));
-            assert_eq!((&argv[1][0], &argv[1][3..]), (&argv[0][0], &argv[0][1..]), "{words:?}");
+            assert_eq!(
+                (&argv[1][0], &argv[1][3..]),
+                (&argv[0][0], &argv[0][1..]),
+                "{words:?}"
+            );
         } else {
             assert_eq!(argv[1], argv[0], "{words:?}");
         }
@@ -299,7 +365,12 @@ fn subcommands_questions_and_mistakes_answer_as_bare() {
         &["update", "--", "now"],
         &["-p"],
         &["--no-such-option"],
-        &["--resume", "11111111-2222-4333-8444-555555555555", "-p", "x y"],
+        &[
+            "--resume",
+            "11111111-2222-4333-8444-555555555555",
+            "-p",
+            "x y",
+        ],
         &["-p", "say it"],
     ];
     for words in cases {
@@ -308,7 +379,11 @@ fn subcommands_questions_and_mistakes_answer_as_bare() {
             let mut command = world.command(who, "rounds=1;round_ms=1;answer=The end.");
             command.args(words);
             let output = run(command);
-            (output.status.code(), text(&output.stdout), text(&output.stderr))
+            (
+                output.status.code(),
+                text(&output.stdout),
+                text(&output.stderr),
+            )
         });
         assert_eq!(answers[0], answers[1], "{words:?}");
         assert!(answers[0].0.is_some(), "the premise: it exits");
@@ -321,7 +396,13 @@ fn piped_input_reaches_the_client_whole() {
     let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 / 3) as u8).collect();
     for who in BOTH {
         let mut command = world.command(who, "");
-        let mut child = KillOnDrop(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let mut child = KillOnDrop(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
         let mut input = child.0.stdin.take().unwrap();
         let output = child.0.stdout.take().unwrap();
         let writer = std::thread::spawn({
@@ -331,7 +412,12 @@ fn piped_input_reaches_the_client_whole() {
         let mut got = Vec::new();
         io::BufReader::new(output).read_to_end(&mut got).unwrap();
         writer.join().unwrap().unwrap();
-        assert!(got == sent, "{who:?}: {} of {} bytes", got.len(), sent.len());
+        assert!(
+            got == sent,
+            "{who:?}: {} of {} bytes",
+            got.len(),
+            sent.len()
+        );
         assert!(ended(&mut child.0).success());
     }
 }
@@ -343,11 +429,29 @@ fn a_prompt_on_stdin_is_answered_as_bare() {
         let mut command = world.command(who, "rounds=1;round_ms=1");
         command.arg("-p");
         let mut child = KillOnDrop(piped(&mut command).spawn().unwrap());
-        child.0.stdin.take().unwrap().write_all(b"do this\n").unwrap();
+        child
+            .0
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"do this\n")
+            .unwrap();
         let mut answer = String::new();
-        child.0.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+        child
+            .0
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut answer)
+            .unwrap();
         let mut complaints = String::new();
-        child.0.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+        child
+            .0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut complaints)
+            .unwrap();
         (ended(&mut child.0).code(), answer, complaints)
     });
     assert_eq!(answers[0], answers[1]);
@@ -371,30 +475,61 @@ fn an_exit_code_of_a_session_is_the_clients_too() {
     for code in [0, 1, 2, 126, 127, 128, 137, 143, 255] {
         let world = World::new();
         let output = run(world.print(Wrapped, &format!("exit={code};round_ms=30000")));
-        assert_eq!((output.status.code(), text(&output.stderr)), (Some(code), String::new()));
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(code), String::new())
+        );
     }
 }
 
 #[test]
 fn death_by_a_signal_is_128_and_its_number_and_one_line_says_so() {
     let names: [(i32, &str); 25] = [
-        (1, "SIGHUP"), (2, "SIGINT"), (3, "SIGQUIT"), (4, "SIGILL"), (5, "SIGTRAP"),
-        (6, "SIGABRT"), (7, "SIGBUS"), (8, "SIGFPE"), (9, "SIGKILL"), (10, "SIGUSR1"),
-        (11, "SIGSEGV"), (12, "SIGUSR2"), (13, "SIGPIPE"), (14, "SIGALRM"), (15, "SIGTERM"),
-        (16, "SIGSTKFLT"), (24, "SIGXCPU"), (25, "SIGXFSZ"), (26, "SIGVTALRM"), (27, "SIGPROF"),
-        (29, "SIGIO"), (30, "SIGPWR"), (31, "SIGSYS"), (34, "signal 34"), (64, "signal 64"),
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (5, "SIGTRAP"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (10, "SIGUSR1"),
+        (11, "SIGSEGV"),
+        (12, "SIGUSR2"),
+        (13, "SIGPIPE"),
+        (14, "SIGALRM"),
+        (15, "SIGTERM"),
+        (16, "SIGSTKFLT"),
+        (24, "SIGXCPU"),
+        (25, "SIGXFSZ"),
+        (26, "SIGVTALRM"),
+        (27, "SIGPROF"),
+        (29, "SIGIO"),
+        (30, "SIGPWR"),
+        (31, "SIGSYS"),
+        (34, "signal 34"),
+        (64, "signal 64"),
     ];
     for (signal, name) in names {
         let world = World::new();
         let plan = format!("die={signal};round_ms=30000");
         let bare = run(world.print(Bare, &plan));
-        assert_eq!(bare.status.signal(), Some(signal), "the premise: it dies of {signal}");
+        assert_eq!(
+            bare.status.signal(),
+            Some(signal),
+            "the premise: it dies of {signal}"
+        );
         let wrapped = run(world.print(Wrapped, &plan));
         assert_eq!(wrapped.status.code(), Some(128 + signal));
         let lines = our_lines(&wrapped.stderr);
         assert_eq!(lines.len(), 1, "{signal}: {:?}", text(&wrapped.stderr));
         assert!(lines[0].contains(&format!(" {name},")), "{lines:?}");
-        assert_eq!(text(&wrapped.stderr).lines().count(), 1, "nothing else is said");
+        assert_eq!(
+            text(&wrapped.stderr).lines().count(),
+            1,
+            "nothing else is said"
+        );
     }
 }
 
@@ -405,18 +540,37 @@ fn a_reader_that_leaves_is_felt_as_bare() {
         let ends = BOTH.map(|who| {
             let world = World::with_client(Path::new("/usr/bin/yes"));
             let mut command = world.command(who, "");
-            command.arg("a b").stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+                .arg("a b")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             inherit(&mut command, &[(libc::SIGPIPE, ignored)], &[]);
             let mut child = KillOnDrop(command.spawn().unwrap());
             let mut first = [0; 4];
-            child.0.stdout.take().unwrap().read_exact(&mut first).unwrap();
+            child
+                .0
+                .stdout
+                .take()
+                .unwrap()
+                .read_exact(&mut first)
+                .unwrap();
             let status = ended(&mut child.0);
             let mut said = String::new();
-            child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            child
+                .0
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut said)
+                .unwrap();
             (shell_status(status), said)
         });
         assert_eq!(ends[0].0, ends[1].0, "ignored: {ignored}: {ends:?}");
-        assert_eq!(ends[0].0, if ignored { 1 } else { 128 + libc::SIGPIPE }, "the premise");
+        assert_eq!(
+            ends[0].0,
+            if ignored { 1 } else { 128 + libc::SIGPIPE },
+            "the premise"
+        );
     }
 }
 
@@ -431,7 +585,14 @@ fn inherit(command: &mut Command, dispositions: &[(i32, bool)], blocked: &[i32])
     unsafe {
         command.pre_exec(move || {
             for (signal, ignored) in &dispositions {
-                libc::signal(*signal, if *ignored { libc::SIG_IGN } else { libc::SIG_DFL });
+                libc::signal(
+                    *signal,
+                    if *ignored {
+                        libc::SIG_IGN
+                    } else {
+                        libc::SIG_DFL
+                    },
+                );
             }
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut set);
@@ -453,16 +614,28 @@ fn report_of(world: &World, who: Who, prepare: impl Fn(&mut Command)) -> Value {
     command.arg("doctor");
     for name in ["out", "err"] {
         let file = File::create(world.file(name)).unwrap();
-        if name == "out" { command.stdout(file) } else { command.stderr(file) };
+        if name == "out" {
+            command.stdout(file)
+        } else {
+            command.stderr(file)
+        };
     }
     command.process_group(0);
     prepare(&mut command);
     let mut child = KillOnDrop(command.spawn().unwrap());
     let started = json!(child.0.id());
     let status = ended(&mut child.0);
-    assert_eq!(status.code(), Some(0), "{who:?}: {:?}", fs::read_to_string(world.file("err")));
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "{who:?}: {:?}",
+        fs::read_to_string(world.file("err"))
+    );
     let mut told = first_line(&report);
-    assert_eq!(told["pgid"], started, "{who:?}: the group is that of whom we started");
+    assert_eq!(
+        told["pgid"], started,
+        "{who:?}: the group is that of whom we started"
+    );
     for differs in ["pid", "ppid", "pgid"] {
         told.as_object_mut().unwrap().remove(differs);
     }
@@ -486,22 +659,34 @@ fn the_client_inherits_what_it_would_inherit_bare() {
     fs::create_dir(world.file("elsewhere")).unwrap();
     let extra = File::create(world.file("extra")).unwrap();
     let told = assert_same_inheritance(&world, |command| {
-        command.current_dir(world.file("elsewhere")).env("ODD", "a=b;c\nd").env("EMPTY", "");
+        command
+            .current_dir(world.file("elsewhere"))
+            .env("ODD", "a=b;c\nd")
+            .env("EMPTY", "");
         keep_descriptor(command, extra.as_raw_fd());
         // SAFETY: three system calls with integers and a structure on this stack.
         unsafe {
             command.pre_exec(|| {
                 libc::umask(0o026);
-                let few = libc::rlimit { rlim_cur: 77, rlim_max: 99 };
+                let few = libc::rlimit {
+                    rlim_cur: 77,
+                    rlim_max: 99,
+                };
                 libc::setrlimit(libc::RLIMIT_NOFILE, &few);
-                let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                let none = libc::rlimit {
+                    rlim_cur: 0,
+                    rlim_max: 0,
+                };
                 libc::setrlimit(libc::RLIMIT_CORE, &none);
                 Ok(())
             });
         }
     });
     // The premises.
-    assert_eq!((&told["umask"], &told["env"]["ODD"]), (&json!(0o026), &json!("a=b;c\nd")));
+    assert_eq!(
+        (&told["umask"], &told["env"]["ODD"]),
+        (&json!(0o026), &json!("a=b;c\nd"))
+    );
     assert!(told["cwd"].as_str().unwrap().ends_with("/elsewhere"));
     assert!(told["limits"].as_str().unwrap().contains(" 77 "));
     assert_eq!(told["fds"].as_object().unwrap().len(), 4, "{}", told["fds"]);
@@ -528,16 +713,19 @@ fn signals_ignored_or_blocked_by_our_parent_are_so_for_the_client() {
             dispositions.extend(ignored.iter().map(|s| (*s, true)));
             inherit(command, &dispositions, blocked);
         });
-        assert_eq!((&told["ignored"], &told["blocked"]), (&json!(ignored.to_vec().tap_sort()), &json!(blocked)));
+        assert_eq!(
+            (&told["ignored"], &told["blocked"]),
+            (&json!(ignored.to_vec().in_order()), &json!(blocked))
+        );
     }
 }
 
-trait Sorted {
-    fn tap_sort(self) -> Self;
+trait InOrder {
+    fn in_order(self) -> Self;
 }
 
-impl Sorted for Vec<i32> {
-    fn tap_sort(mut self) -> Self {
+impl InOrder for Vec<i32> {
+    fn in_order(mut self) -> Self {
         self.sort_unstable();
         self
     }
@@ -548,17 +736,24 @@ fn standard_streams_that_are_closed_stay_closed_for_the_client() {
     // A shell opens nothing by itself where a descriptor is missing; it names what is open.
     let script = "#!/bin/sh\nexec 9>\"$OUT\"\nfor fd in 0 1 2 3 4 5 6 7 8; do\n[ -e /proc/$$/fd/$fd ] && readlink /proc/$$/fd/$fd >&9\ndone\nexit 0\n";
     let world = World::with_script(script);
-    for closed in [vec![0], vec![1], vec![2], vec![0, 1], vec![1, 2], vec![0, 1, 2]] {
+    for closed in [
+        vec![0],
+        vec![1],
+        vec![2],
+        vec![0, 1],
+        vec![1, 2],
+        vec![0, 1, 2],
+    ] {
         let seen = BOTH.map(|who| {
             let mut command = world.command(who, "");
             command.env("OUT", world.file("out")).arg("doctor");
             command.stdout(File::create(world.file("one")).unwrap());
             command.stderr(File::create(world.file("two")).unwrap());
-            let closed = closed.clone();
+            let to_close = closed.clone();
             // SAFETY: close is async-signal-safe; nothing of this child uses the three.
             unsafe {
                 command.pre_exec(move || {
-                    for fd in &closed {
+                    for fd in &to_close {
                         libc::close(*fd);
                     }
                     Ok(())
@@ -570,7 +765,12 @@ fn standard_streams_that_are_closed_stay_closed_for_the_client() {
         });
         assert_eq!(seen[0], seen[1], "closed: {closed:?}");
         // The script itself is open in its shell.
-        assert_eq!(seen[0].lines().count(), 3 - closed.len() + 1, "the premise: {}", seen[0]);
+        assert_eq!(
+            seen[0].lines().count(),
+            3 - closed.len() + 1,
+            "the premise: {}",
+            seen[0]
+        );
     }
 }
 
@@ -594,7 +794,11 @@ fn a_client_without_standard_streams_runs_a_session_to_its_end() {
         assert_eq!(rounds, "round-1\nround-2\n", "{who:?}");
         for file in tree(world.sandbox.root()) {
             let text = fs::read(&file).map(|t| text(&t)).unwrap_or_default();
-            assert!(!text.contains("claude-safe: "), "{}: {text}", file.display());
+            assert!(
+                !text.contains("claude-safe: "),
+                "{}: {text}",
+                file.display()
+            );
         }
     }
 }
@@ -616,9 +820,17 @@ fn nice_session_and_group_are_as_bare() {
         let pid = child.0.id() as i32;
         let client = if who == Bare { pid } else { client_of(pid) };
         let seen = proc_view::stat(client).unwrap();
-        assert_eq!((seen.group, seen.session, seen.tty), (pid, pid, 0), "{who:?}");
+        assert_eq!(
+            (seen.group, seen.session, seen.tty),
+            (pid, pid, 0),
+            "{who:?}"
+        );
         // SAFETY: integers only.
-        assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, client as u32) }, 7, "{who:?}");
+        assert_eq!(
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, client as u32) },
+            7,
+            "{who:?}"
+        );
         send_signal(pid, libc::SIGTERM).unwrap();
         assert_eq!(shell_status(ended(&mut child.0)), 143);
     }
@@ -638,14 +850,24 @@ fn harmless_library() -> &'static Path {
             .stdin(Stdio::piped())
             .spawn()
             .expect("cc");
-        child.stdin.take().unwrap().write_all(b"int cs_harmless(void) { return 1; }\n").unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"int cs_harmless(void) { return 1; }\n")
+            .unwrap();
         assert!(child.wait().unwrap().success());
         path
     })
 }
 
 /// The environment of a running client and of its tool, as the kernel shows both.
-fn environments(world: &World, who: Who, preload: Option<&OsStr>, guarded: bool) -> [Vec<String>; 2] {
+fn environments(
+    world: &World,
+    who: Who,
+    preload: Option<&OsStr>,
+    guarded: bool,
+) -> [Vec<String>; 2] {
     let mut command = world.print(who, "rounds=1;round_ms=30000");
     if let Some(preload) = preload {
         command.env("LD_PRELOAD", preload);
@@ -658,15 +880,23 @@ fn environments(world: &World, who: Who, preload: Option<&OsStr>, guarded: bool)
         proc_view::children(client).into_iter().find(|t| {
             // Not before its exec: until then it shows its parent's.
             proc_view::exe(*t).as_ref() == Some(&fake)
-                && proc_view::cmdline(*t).first().is_some_and(|a| a == "fake-claude-tool")
+                && proc_view::cmdline(*t)
+                    .first()
+                    .is_some_and(|a| a == "fake-claude-tool")
         })
     });
     let has_guard = |pid| proc_view::maps_contain(pid, "libclaude_guard.so");
     assert_eq!(has_guard(client), guarded, "{who:?}");
     assert!(!has_guard(tool), "a tool is never guarded");
     if preload.is_some_and(|p| !p.is_empty()) {
-        assert!(proc_view::maps_contain(client, "libcs_harmless.so"), "{who:?}");
-        assert!(proc_view::maps_contain(tool, "libcs_harmless.so"), "{who:?}");
+        assert!(
+            proc_view::maps_contain(client, "libcs_harmless.so"),
+            "{who:?}"
+        );
+        assert!(
+            proc_view::maps_contain(tool, "libcs_harmless.so"),
+            "{who:?}"
+        );
     }
     let found = [client, tool].map(|pid| {
         let mut all = proc_view::environ(pid);
@@ -695,7 +925,10 @@ fn the_environment_of_the_client_and_its_tools_is_the_bare_one() {
         let bare = environments(&world, Bare, preload.as_deref(), false);
         let wrapped = environments(&world, Wrapped, preload.as_deref(), true);
         assert_eq!(bare, wrapped, "LD_PRELOAD={preload:?}");
-        let kept = bare[1].iter().filter(|e| e.starts_with("LD_PRELOAD=")).count();
+        let kept = bare[1]
+            .iter()
+            .filter(|e| e.starts_with("LD_PRELOAD="))
+            .count();
         assert_eq!(kept, usize::from(preload.is_some()), "the premise");
     }
 }
@@ -711,7 +944,9 @@ fn nothing_of_ours_is_open_in_the_client() {
         let pid = child.0.id() as i32;
         let client = if who == Bare { pid } else { client_of(pid) };
         // By then it has opened what it opens, and it is quiet.
-        wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
+        wait_until("the tool", SOON, || {
+            (!proc_view::children(client).is_empty()).then_some(())
+        });
         let open = wait_until("quiet descriptors", SOON, || {
             let open = proc_view::descriptors(client);
             // Two pipe ends are the client's own, and a third only while it starts a tool.
@@ -745,7 +980,14 @@ fn a_start_leaves_nothing_behind_but_the_cache() {
         left
     });
     let added: Vec<&String> = left[1].iter().filter(|p| !left[0].contains(p)).collect();
-    assert_eq!(added, ["cache/claude-safe", "cache/claude-safe/clients", "run/claude-safe"]);
+    assert_eq!(
+        added,
+        [
+            "cache/claude-safe",
+            "cache/claude-safe/clients",
+            "run/claude-safe"
+        ]
+    );
     let missing: Vec<&String> = left[0].iter().filter(|p| !left[1].contains(p)).collect();
     assert_eq!(missing, Vec::<&String>::new());
 }
@@ -765,14 +1007,22 @@ impl Recorded {
     fn start(world: &World, who: Who) -> Recorded {
         let record = world.file("signals");
         let _ = fs::remove_file(&record);
-        let plan = format!("signals={};ignore=all;rounds=1;round_ms=30000", record.display());
+        let plan = format!(
+            "signals={};ignore=all;rounds=1;round_ms=30000",
+            record.display()
+        );
         let mut command = world.print(who, &plan);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = KillOnDrop(command.process_group(0).spawn().unwrap());
         let pid = child.0.id() as i32;
         let client = first_line(&record)["ready"].as_i64().unwrap() as i32;
         assert_eq!(client == pid, who == Bare);
-        Recorded { child, pid, client, record }
+        Recorded {
+            child,
+            pid,
+            client,
+            record,
+        }
     }
 }
 
@@ -786,7 +1036,9 @@ impl Drop for Recorded {
 /// All that can be caught, but CHLD: that one tells of children, and ours are not the client's.
 /// And but USR1, which has tests of its own.
 fn catchable() -> Vec<i32> {
-    (1..=31).filter(|s| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, libc::SIGUSR1].contains(s)).collect()
+    (1..=31)
+        .filter(|s| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, libc::SIGUSR1].contains(s))
+        .collect()
 }
 
 /// Sends each signal once, and what was recorded when a last one has come through.
@@ -805,7 +1057,10 @@ fn send_each(session: &Recorded, target: i32) -> BTreeMap<i64, usize> {
 
 fn once_each() -> BTreeMap<i64, usize> {
     let count = |s: i32| if s == libc::SIGURG { 2 } else { 1 };
-    catchable().into_iter().map(|s| (i64::from(s), count(s))).collect()
+    catchable()
+        .into_iter()
+        .map(|s| (i64::from(s), count(s)))
+        .collect()
 }
 
 #[test]
@@ -898,7 +1153,9 @@ fn chld_sent_to_us_is_not_passed_on() {
 #[test]
 fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
     // Real-time ones among them. The client has handlers for HUP, INT and TERM only.
-    let signals = [3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 63, 64];
+    let signals = [
+        3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 63, 64,
+    ];
     for signal in signals {
         let ends = BOTH.map(|who| {
             let world = World::new();
@@ -907,16 +1164,32 @@ fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
             let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
             let pid = child.0.id() as i32;
             let client = if who == Bare { pid } else { client_of(pid) };
-            wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
+            wait_until("the tool", SOON, || {
+                (!proc_view::children(client).is_empty()).then_some(())
+            });
             send_signal(pid, signal).unwrap();
             let status = ended(&mut child.0);
             let mut said = Vec::new();
-            child.0.stderr.take().unwrap().read_to_end(&mut said).unwrap();
-            assert!(!proc_view::alive(client), "{who:?} {signal}: the client is gone");
+            child
+                .0
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_end(&mut said)
+                .unwrap();
+            assert!(
+                !proc_view::alive(client),
+                "{who:?} {signal}: the client is gone"
+            );
             (status, our_lines(&said))
         });
         assert_eq!(ends[0].0.signal(), Some(signal), "the premise");
-        assert_eq!(ends[1].0.code(), Some(128 + signal), "{signal}: {:?}", ends[1]);
+        assert_eq!(
+            ends[1].0.code(),
+            Some(128 + signal),
+            "{signal}: {:?}",
+            ends[1]
+        );
         assert_eq!(ends[1].1.len(), 1, "{signal}: {:?}", ends[1]);
     }
 }
@@ -925,7 +1198,10 @@ fn no_core(command: &mut Command) {
     // SAFETY: setrlimit reads a structure on this stack.
     unsafe {
         command.pre_exec(|| {
-            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            let none = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
             libc::setrlimit(libc::RLIMIT_CORE, &none);
             Ok(())
         });
@@ -947,7 +1223,13 @@ fn the_three_signals_that_the_client_obeys_end_it_with_its_own_status() {
                 send_signal(if to_group { -pid } else { pid }, signal).unwrap();
                 let code = ended(&mut child.0).code();
                 let mut said = String::new();
-                child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                child
+                    .0
+                    .stderr
+                    .take()
+                    .unwrap()
+                    .read_to_string(&mut said)
+                    .unwrap();
                 assert_eq!(counts(&record).get(&i64::from(signal)), Some(&1));
                 (code, said)
             });
@@ -960,7 +1242,11 @@ fn the_three_signals_that_the_client_obeys_end_it_with_its_own_status() {
 #[test]
 fn usr1_writes_one_line_and_the_client_lives() {
     // (guard wanted, client ignores USR1 by inheritance, who writes the line)
-    for (guarded, ignored, by_us) in [(true, false, false), (false, false, true), (true, true, true)] {
+    for (guarded, ignored, by_us) in [
+        (true, false, false),
+        (false, false, true),
+        (true, true, true),
+    ] {
         let world = World::new();
         let log = world.file("log");
         let mut command = world.print(Wrapped, "rounds=1;round_ms=30000");
@@ -972,9 +1258,20 @@ fn usr1_writes_one_line_and_the_client_lives() {
         let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
         let pid = child.0.id() as i32;
         let client = client_of(pid);
-        wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
-        assert_eq!(proc_view::maps_contain(client, "libclaude_guard.so"), guarded);
-        let lines = || fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+        wait_until("the tool", SOON, || {
+            (!proc_view::children(client).is_empty()).then_some(())
+        });
+        assert_eq!(
+            proc_view::maps_contain(client, "libclaude_guard.so"),
+            guarded
+        );
+        let lines = || {
+            fs::read_to_string(&log)
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         for count in 1..=3 {
             send_signal(pid, libc::SIGUSR1).unwrap();
             wait_until("a line", SOON, || (lines().len() >= count).then_some(()));
@@ -987,7 +1284,11 @@ fn usr1_writes_one_line_and_the_client_lives() {
         for line in &lines {
             assert!(line.starts_with("[malloc-guard] 160B alloc="), "{line}");
             assert!(line.contains(&format!(" pid={client}")), "{line}");
-            assert_eq!(line.contains("by=claude-safe"), by_us, "guard: {guarded}, {line}");
+            assert_eq!(
+                line.contains("by=claude-safe"),
+                by_us,
+                "guard: {guarded}, {line}"
+            );
         }
     }
 }
@@ -1001,9 +1302,13 @@ fn usr1_to_the_group_of_a_guarded_client_writes_one_line() {
     let mut child = KillOnDrop(command.process_group(0).spawn().unwrap());
     let pid = child.0.id() as i32;
     let client = client_of(pid);
-    wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
+    wait_until("the tool", SOON, || {
+        (!proc_view::children(client).is_empty()).then_some(())
+    });
     send_signal(-pid, libc::SIGUSR1).unwrap();
-    wait_until("a line", SOON, || fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n')));
+    wait_until("a line", SOON, || {
+        fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n'))
+    });
     send_signal(-pid, libc::SIGTERM).unwrap();
     assert_eq!(ended(&mut child.0).code(), Some(143));
     assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 1);
@@ -1025,7 +1330,10 @@ fn term_at_any_moment(to_group: bool) {
     assert!(run(world.print(Wrapped, "rounds=0")).status.success());
     for step in 0..240u64 {
         let mut command = world.print(Wrapped, "rounds=1;round_ms=30000");
-        command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         let mut child = KillOnDrop(command.spawn().unwrap());
         let pid = child.0.id() as i32;
         let until = Instant::now() + Duration::from_micros(step * 50);
@@ -1037,7 +1345,9 @@ fn term_at_any_moment(to_group: bool) {
         }
         let status = status.unwrap_or_else(|| panic!("TERM after {} us was lost", step * 50));
         assert_eq!(shell_status(status), 143, "TERM after {} us", step * 50);
-        wait_until("nobody of the group", SOON, || (!group_lives(pid)).then_some(()));
+        wait_until("nobody of the group", SOON, || {
+            (!group_lives(pid)).then_some(())
+        });
     }
 }
 
@@ -1061,13 +1371,21 @@ impl Seat {
         command.args(words);
         let mut pty = Pty::open().unwrap();
         let job = pty.spawn_under_shell(&command, setup).unwrap();
-        Seat { world, pty, job, seen: Vec::new() }
+        Seat {
+            world,
+            pty,
+            job,
+            seen: Vec::new(),
+        }
     }
 
     /// The next report, which must be another than before: a shell tells no change twice.
     #[track_caller]
     fn report(&mut self) -> String {
-        let report = self.job.report(SOON).unwrap_or_else(|e| panic!("{e}; {:?}; {}", self.seen, self.pty.text()));
+        let report = self
+            .job
+            .report(SOON)
+            .unwrap_or_else(|e| panic!("{e}; {:?}; {}", self.seen, self.pty.text()));
         self.seen.push(report.clone());
         report
     }
@@ -1165,15 +1483,26 @@ fn bg_lets_it_run_until_it_wants_the_terminal() {
         seat.report();
         seat.seen
     });
-    let expected =
-        ["stopped 20", "continued", "stopped 21", "continued", "exited 0"];
+    let expected = [
+        "stopped 20",
+        "continued",
+        "stopped 21",
+        "continued",
+        "exited 0",
+    ];
     assert_eq!(reports, expected);
 }
 
 #[test]
 fn started_in_the_background_it_is_stopped_when_it_wants_the_terminal() {
-    let setup = JobSetup { background: true, ..JobSetup::default() };
-    for (client, plan, stop) in [(PathBuf::from(CAT), "", "stopped 21"), (program("fake-claude"), "tui=on", "stopped 22")] {
+    let setup = JobSetup {
+        background: true,
+        ..JobSetup::default()
+    };
+    for (client, plan, stop) in [
+        (PathBuf::from(CAT), "", "stopped 21"),
+        (program("fake-claude"), "tui=on", "stopped 22"),
+    ] {
         let reports = same_reports(|who| {
             let mut seat = Seat::take(who, &client, &[], plan, &setup);
             seat.report();
@@ -1195,9 +1524,18 @@ fn started_in_the_background_it_is_stopped_when_it_wants_the_terminal() {
 
 #[test]
 fn a_client_in_raw_mode_that_stops_itself_takes_the_job_along() {
-    for (plan, stop) in [("suspend=self", "stopped 19"), ("suspend=group", "stopped 20")] {
+    for (plan, stop) in [
+        ("suspend=self", "stopped 19"),
+        ("suspend=group", "stopped 20"),
+    ] {
         let reports = same_reports(|who| {
-            let mut seat = Seat::take(who, &program("fake-claude"), &[], plan, &JobSetup::default());
+            let mut seat = Seat::take(
+                who,
+                &program("fake-claude"),
+                &[],
+                plan,
+                &JobSetup::default(),
+            );
             seat.pty.expect("size 80x24", SOON);
             for _ in 0..3 {
                 seat.type_in("\x1a");
@@ -1224,7 +1562,13 @@ fn stop_and_continue_by_pid_reach_the_client_as_bare() {
         let reports = same_reports(|who| {
             let words = ["-p", "say it"];
             let plan = "rounds=1;round_ms=300;report=SIGNALS";
-            let mut seat = Seat::take(who, &program("fake-claude"), &words, plan, &JobSetup::default());
+            let mut seat = Seat::take(
+                who,
+                &program("fake-claude"),
+                &words,
+                plan,
+                &JobSetup::default(),
+            );
             first_line(&seat.world.file("signals"));
             seat.send(&format!("killpid {stop}"));
             seat.report();
@@ -1234,19 +1578,29 @@ fn stop_and_continue_by_pid_reach_the_client_as_bare() {
             assert!(seat.pty.text().contains("ALL DONE"), "{}", seat.pty.text());
             seat.seen
         });
-        assert_eq!(reports, [&format!("stopped {stop}"), "continued", "exited 0"]);
+        assert_eq!(
+            reports,
+            [&format!("stopped {stop}"), "continued", "exited 0"]
+        );
     }
 }
 
 #[test]
 fn a_new_window_size_reaches_the_client_once() {
     let seen = BOTH.map(|who| {
-        let mut seat = Seat::take(who, &program("fake-claude"), &[], "signals=SIGNALS", &JobSetup::default());
+        let mut seat = Seat::take(
+            who,
+            &program("fake-claude"),
+            &[],
+            "signals=SIGNALS",
+            &JobSetup::default(),
+        );
         let record = seat.world.file("signals");
         seat.pty.expect("size 80x24", SOON);
         for (n, size) in [(100, 30), (60, 20), (132, 43)].into_iter().enumerate() {
             seat.pty.resize(size.0, size.1).unwrap();
-            seat.pty.expect(&format!("size {}x{}", size.0, size.1), SOON);
+            seat.pty
+                .expect(&format!("size {}x{}", size.0, size.1), SOON);
             wait_for_signal(&record, libc::SIGWINCH, n + 1);
         }
         seat.type_in("\x04");
@@ -1260,7 +1614,13 @@ fn a_new_window_size_reaches_the_client_once() {
 fn ctrl_c_in_cooked_mode_reaches_a_client_that_catches_it_once() {
     let plan = "tui=off;signals=SIGNALS;ignore=2,3;rounds=1;round_ms=30000";
     let seen = BOTH.map(|who| {
-        let mut seat = Seat::take(who, &program("fake-claude"), &["-p", "say it"], plan, &JobSetup::default());
+        let mut seat = Seat::take(
+            who,
+            &program("fake-claude"),
+            &["-p", "say it"],
+            plan,
+            &JobSetup::default(),
+        );
         let record = seat.world.file("signals");
         first_line(&record);
         for n in 1..=5 {
@@ -1278,7 +1638,10 @@ fn ctrl_c_in_cooked_mode_reaches_a_client_that_catches_it_once() {
 
 #[test]
 fn ctrl_c_that_our_parent_has_ignored_ends_nobody() {
-    let setup = JobSetup { ignore: vec![libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP], ..JobSetup::default() };
+    let setup = JobSetup {
+        ignore: vec![libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP],
+        ..JobSetup::default()
+    };
     let reports = same_reports(|who| {
         let mut seat = Seat::take(who, Path::new(CAT), &[], "", &setup);
         cat_answers(&mut seat, "one");
@@ -1299,7 +1662,10 @@ fn a_terminal_that_hangs_up_under_us_is_felt_by_the_client_as_bare() {
         let record = world.file("signals");
         let mut pty = Pty::open().unwrap();
         // It obeys none: how often it was told must be seen, not how fast it leaves.
-        let plan = format!("tui=off;signals={};ignore=all;rounds=1;round_ms=1500", record.display());
+        let plan = format!(
+            "tui=off;signals={};ignore=all;rounds=1;round_ms=1500",
+            record.display()
+        );
         let mut child = KillOnDrop(pty.spawn(world.print(who, &plan)).unwrap());
         first_line(&record);
         pty.hang_up();
@@ -1307,7 +1673,11 @@ fn a_terminal_that_hangs_up_under_us_is_felt_by_the_client_as_bare() {
         wait_for_signal(&record, libc::SIGCONT, 1);
         let status = ended(&mut child.0);
         let counts = counts(&record);
-        (status.code(), counts.get(&1).copied(), counts.get(&18).copied())
+        (
+            status.code(),
+            counts.get(&1).copied(),
+            counts.get(&18).copied(),
+        )
     });
     assert_eq!(ends[0], ends[1]);
     assert_eq!((ends[0].1, ends[0].2), (Some(1), Some(1)), "the premise");
@@ -1321,11 +1691,15 @@ fn a_hang_up_ends_the_screen_client_and_us_with_its_status() {
             let mut pty = Pty::open().unwrap();
             let command = world.command(who, "");
             if under_shell {
-                let mut job = pty.spawn_under_shell(&command, &JobSetup::default()).unwrap();
+                let mut job = pty
+                    .spawn_under_shell(&command, &JobSetup::default())
+                    .unwrap();
                 pty.expect("size 80x24", SOON);
                 let group = job.pid();
                 pty.hang_up();
-                wait_until("the whole job gone", SOON, || (!group_lives(group)).then_some(()));
+                wait_until("the whole job gone", SOON, || {
+                    (!group_lives(group)).then_some(())
+                });
                 let _ = job.wait_shell();
                 None
             } else {
@@ -1334,7 +1708,9 @@ fn a_hang_up_ends_the_screen_client_and_us_with_its_status() {
                 let group = child.0.id() as i32;
                 pty.hang_up();
                 let status = ended(&mut child.0);
-                wait_until("the whole group gone", SOON, || (!group_lives(group)).then_some(()));
+                wait_until("the whole group gone", SOON, || {
+                    (!group_lives(group)).then_some(())
+                });
                 Some(shell_status(status))
             }
         });
@@ -1350,12 +1726,22 @@ fn the_client_on_a_terminal_is_where_it_would_be_bare() {
         let mut pty = Pty::open().unwrap();
         let mut command = world.command(who, &format!("report={}", report.display()));
         command.arg("doctor");
-        let mut job = pty.spawn_under_shell(&command, &JobSetup::default()).unwrap();
+        let mut job = pty
+            .spawn_under_shell(&command, &JobSetup::default())
+            .unwrap();
         assert_eq!(job.report(SOON).unwrap(), "exited 0");
         let told = first_line(&report);
         let (group, shell) = (json!(job.pid()), json!(job.shell_pid()));
-        assert_eq!((&told["pgid"], &told["foreground"], &told["sid"]), (&group, &group, &shell));
-        (told["tty"].clone(), told["has_controlling_tty"].clone(), told["ignored"].clone(), told["blocked"].clone())
+        assert_eq!(
+            (&told["pgid"], &told["foreground"], &told["sid"]),
+            (&group, &group, &shell)
+        );
+        (
+            told["tty"].clone(),
+            told["has_controlling_tty"].clone(),
+            told["ignored"].clone(),
+            told["blocked"].clone(),
+        )
     });
     assert_eq!(reports[0], reports[1]);
     assert_eq!(reports[0].0, json!([true, true, true]), "the premise");
@@ -1363,7 +1749,13 @@ fn the_client_on_a_terminal_is_where_it_would_be_bare() {
 
 #[test]
 fn a_client_killed_on_the_screen_leaves_a_sane_terminal() {
-    let mut seat = Seat::take(Wrapped, &program("fake-claude"), &[], "", &JobSetup::default());
+    let mut seat = Seat::take(
+        Wrapped,
+        &program("fake-claude"),
+        &[],
+        "",
+        &JobSetup::default(),
+    );
     seat.pty.expect("size 80x24", SOON);
     assert_ne!(seat.pty.modes().unwrap(), Modes::SANE, "the premise");
     let client = client_of(seat.job.pid());
@@ -1385,20 +1777,34 @@ fn if_we_are_killed_the_client_lives_on_and_the_next_session_cleans_up() {
     let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
     let pid = child.0.id() as i32;
     let (client, sentinel) = (client_of(pid), sentinel_of(pid));
-    wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
+    wait_until("the tool", SOON, || {
+        (!proc_view::children(client).is_empty()).then_some(())
+    });
     let left = world.session_folders();
     assert_eq!(left.len(), 1, "{left:?}");
     send_signal(pid, libc::SIGKILL).unwrap();
     assert_eq!(ended(&mut child.0).signal(), Some(libc::SIGKILL));
     assert!(proc_view::alive(client), "the client lives on");
-    wait_until("the sentinel's end", SOON, || (!proc_view::alive(sentinel)).then_some(()));
+    wait_until("the sentinel's end", SOON, || {
+        (!proc_view::alive(sentinel)).then_some(())
+    });
     // The pipe is closed when the client has ended: then it has said all.
     let mut answer = String::new();
-    child.0.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    child
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut answer)
+        .unwrap();
     assert_eq!(answer, "ALL DONE\n");
     let rounds = fs::read_to_string(world.sandbox.work().join("rounds.log")).unwrap();
     assert_eq!(rounds, "round-1\nround-2\nround-3\n");
-    assert_eq!(world.session_folders(), left, "the premise: something is left");
+    assert_eq!(
+        world.session_folders(),
+        left,
+        "the premise: something is left"
+    );
     assert!(run(world.print(Wrapped, "rounds=0")).status.success());
     assert_eq!(world.session_folders(), Vec::<PathBuf>::new());
 }
@@ -1407,16 +1813,23 @@ fn if_we_are_killed_the_client_lives_on_and_the_next_session_cleans_up() {
 fn if_we_are_killed_a_client_on_the_screen_keeps_its_terminal() {
     let world = World::new();
     let mut pty = Pty::open().unwrap();
-    let mut job = pty.spawn_under_shell(&world.command(Wrapped, ""), &JobSetup::default()).unwrap();
+    let mut job = pty
+        .spawn_under_shell(&world.command(Wrapped, ""), &JobSetup::default())
+        .unwrap();
     pty.expect("size 80x24", SOON);
     let client = client_of(job.pid());
     send_signal(job.pid(), libc::SIGKILL).unwrap();
     assert_eq!(job.report(SOON).unwrap(), "signaled 9");
     assert!(proc_view::alive(client));
-    assert!(!pty.text().contains("\x1b[?1049l"), "nobody has touched its screen");
+    assert!(
+        !pty.text().contains("\x1b[?1049l"),
+        "nobody has touched its screen"
+    );
     // The shell has taken the terminal back: the client, now an orphan, gets an error when it reads.
     send_signal(client, libc::SIGTERM).unwrap();
-    wait_until("its end", SOON, || (!proc_view::alive(client)).then_some(()));
+    wait_until("its end", SOON, || {
+        (!proc_view::alive(client)).then_some(())
+    });
 }
 
 #[test]
@@ -1426,11 +1839,15 @@ fn two_sessions_at_once_share_nothing_of_theirs() {
     let mut sessions: Vec<(KillOnDrop, i32, i32)> = (0..2)
         .map(|_| {
             let mut command = world.print(Wrapped, "rounds=1;round_ms=30000");
-            command.env("CLAUDE_MALLOC_GUARD_LOG", &log).stdout(Stdio::null());
+            command
+                .env("CLAUDE_MALLOC_GUARD_LOG", &log)
+                .stdout(Stdio::null());
             let child = KillOnDrop(command.process_group(0).spawn().unwrap());
             let pid = child.0.id() as i32;
             let client = client_of(pid);
-            wait_until("the tool", SOON, || (!proc_view::children(client).is_empty()).then_some(()));
+            wait_until("the tool", SOON, || {
+                (!proc_view::children(client).is_empty()).then_some(())
+            });
             (child, pid, client)
         })
         .collect();
@@ -1438,12 +1855,21 @@ fn two_sessions_at_once_share_nothing_of_theirs() {
     assert_eq!(folders.len(), 2);
     for (_, pid, client) in &sessions {
         let start = proc_view::stat(*pid).unwrap().start_ticks;
-        let folder = world.sandbox.run().join(format!("claude-safe/{pid}.{start}"));
+        let folder = world
+            .sandbox
+            .run()
+            .join(format!("claude-safe/{pid}.{start}"));
         assert!(folders.contains(&folder), "{folder:?} of {folders:?}");
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         let mapped = fs::read_to_string(format!("/proc/{client}/maps")).unwrap();
         let page = folder.join("guard.page");
-        assert!(mapped.contains(page.to_str().unwrap()), "its own page is mapped");
+        assert!(
+            mapped.contains(page.to_str().unwrap()),
+            "its own page is mapped"
+        );
         assert_eq!(mapped.matches("guard.page").count(), 1, "and no other");
         let told = fs::read_to_string(folder.join("session")).unwrap();
         assert_eq!(told, format!("wrapper_pid={pid}\nclient_pid={client}\n"));
@@ -1456,8 +1882,13 @@ fn two_sessions_at_once_share_nothing_of_theirs() {
     let (mut second, second_pid, second_client) = sessions.remove(0);
     assert!(proc_view::alive(second_client));
     send_signal(second_pid, libc::SIGUSR1).unwrap();
-    let line = wait_until("a line", SOON, || fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n')));
-    assert!(line.contains(&format!(" pid={second_client}")) && line.lines().count() == 1, "{line}");
+    let line = wait_until("a line", SOON, || {
+        fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n'))
+    });
+    assert!(
+        line.contains(&format!(" pid={second_client}")) && line.lines().count() == 1,
+        "{line}"
+    );
     send_signal(second_pid, libc::SIGTERM).unwrap();
     assert_eq!(ended(&mut second.0).code(), Some(143));
     assert_eq!(world.session_folders(), Vec::<PathBuf>::new());
@@ -1468,9 +1899,15 @@ fn two_sessions_at_once_share_nothing_of_theirs() {
 
 /// Places of this machine where a client would be found in spite of an empty `PATH`.
 fn client_of_this_machine() -> bool {
-    ["/usr/local/bin/claude", "/usr/bin/claude", "/run/current-system/sw/bin/claude", "/opt/homebrew/bin/claude", "/home/linuxbrew/.linuxbrew/bin/claude"]
-        .iter()
-        .any(|p| Path::new(p).exists())
+    [
+        "/usr/local/bin/claude",
+        "/usr/bin/claude",
+        "/run/current-system/sw/bin/claude",
+        "/opt/homebrew/bin/claude",
+        "/home/linuxbrew/.linuxbrew/bin/claude",
+    ]
+    .iter()
+    .any(|p| Path::new(p).exists())
 }
 
 #[test]
@@ -1507,9 +1944,14 @@ fn a_configured_client_comes_before_the_one_on_path() {
     let world = World::with_script("#!/bin/sh\necho wrong\n");
     executable(&world.file("mine"), "#!/bin/sh\necho right \"$@\"\n");
     let mut command = world.command(Wrapped, "");
-    command.env("CLAUDE_SAFE_BIN", world.file("mine")).arg("--version");
+    command
+        .env("CLAUDE_SAFE_BIN", world.file("mine"))
+        .arg("--version");
     let output = run(command);
-    assert_eq!((text(&output.stdout), text(&output.stderr)), ("right --version\n".into(), String::new()));
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr)),
+        ("right --version\n".into(), String::new())
+    );
 }
 
 #[test]
@@ -1530,7 +1972,10 @@ fn a_configured_client_that_is_none_costs_one_line() {
         let output = run(command);
         assert_eq!(text(&output.stdout), "found --version\n", "{wrong:?}");
         let said = text(&output.stderr);
-        assert!(said.lines().count() == 1 && said.contains(why) && said.starts_with("claude-safe: "), "{said}");
+        assert!(
+            said.lines().count() == 1 && said.contains(why) && said.starts_with("claude-safe: "),
+            "{said}"
+        );
         assert_eq!(output.status.code(), Some(0));
     }
 }
@@ -1546,7 +1991,12 @@ fn with_shim(world: &World, make: impl FnOnce(&Path)) -> Command {
     for (name, value) in template.get_envs() {
         command.env(name, value.unwrap());
     }
-    let path = format!("{}:{}:{}", shims.display(), world.file("bin").display(), world.sandbox.path());
+    let path = format!(
+        "{}:{}:{}",
+        shims.display(),
+        world.file("bin").display(),
+        world.sandbox.path()
+    );
     command.env("PATH", path).current_dir(world.sandbox.work());
     command
 }
@@ -1567,14 +2017,23 @@ fn a_shim_that_is_us_by_another_name_is_passed_over_without_a_word() {
     let shows = |to: &Path| {
         executable(to, &format!("#!/bin/sh\nexec {} \"$@\"\n", safe.display()));
     };
-    let makers: [(&str, &dyn Fn(&Path)); 4] = [("copy", &copy), ("symlink", &link), ("hard link", &hard), ("script", &shows)];
+    let makers: [(&str, &dyn Fn(&Path)); 4] = [
+        ("copy", &copy),
+        ("symlink", &link),
+        ("hard link", &hard),
+        ("script", &shows),
+    ];
     for (name, make) in makers {
         let world = World::new();
         let mut command = with_shim(&world, make);
         command.args(["-p", "say it"]);
         let output = run(command);
         assert_eq!(
-            (output.status.code(), text(&output.stdout), text(&output.stderr)),
+            (
+                output.status.code(),
+                text(&output.stdout),
+                text(&output.stderr)
+            ),
             (Some(0), "ALL DONE\n".into(), String::new()),
             "{name}"
         );
@@ -1596,10 +2055,22 @@ fn a_script_that_leads_back_to_us_unseen_is_explained_and_skipped() {
                 command.env("CLAUDE_SAFE_DISABLE", "1");
             }
             let output = run(command);
-            assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ALL DONE\n".into()), "{}", text(&output.stderr));
+            assert_eq!(
+                (output.status.code(), text(&output.stdout)),
+                (Some(0), "ALL DONE\n".into()),
+                "{}",
+                text(&output.stderr)
+            );
             let said = our_lines(&output.stderr);
-            assert!(said.iter().any(|l| l.contains("shims/claude only starts claude-safe again")), "{said:?}");
-            assert!(said.len() <= 2 && said.len() == text(&output.stderr).lines().count(), "{said:?}");
+            assert!(
+                said.iter()
+                    .any(|l| l.contains("shims/claude only starts claude-safe again")),
+                "{said:?}"
+            );
+            assert!(
+                said.len() <= 2 && said.len() == text(&output.stderr).lines().count(),
+                "{said:?}"
+            );
         }
     }
 }
@@ -1610,9 +2081,22 @@ fn disabled_it_becomes_the_client_in_the_same_process() {
     let told = BOTH.map(|who| {
         let report = world.file(&format!("report-{who:?}"));
         let mut command = world.print(who, "");
-        command.env("FAKE_CLAUDE", "report=REPORT;rounds=0".replace("REPORT", report.to_str().unwrap()));
-        command.env("CLAUDE_SAFE_DISABLE", "1").env("LD_PRELOAD", "");
-        inherit(&mut command, &[(libc::SIGPIPE, false), (libc::SIGCHLD, true), (libc::SIGHUP, true)], &[libc::SIGTERM, 34]);
+        command.env(
+            "FAKE_CLAUDE",
+            "report=REPORT;rounds=0".replace("REPORT", report.to_str().unwrap()),
+        );
+        command
+            .env("CLAUDE_SAFE_DISABLE", "1")
+            .env("LD_PRELOAD", "");
+        inherit(
+            &mut command,
+            &[
+                (libc::SIGPIPE, false),
+                (libc::SIGCHLD, true),
+                (libc::SIGHUP, true),
+            ],
+            &[libc::SIGTERM, 34],
+        );
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = KillOnDrop(command.spawn().unwrap());
         let pid = child.0.id();
@@ -1625,7 +2109,11 @@ fn disabled_it_becomes_the_client_in_the_same_process() {
     });
     assert_eq!(told[0], told[1]);
     assert_eq!(told[0]["ignored"], json!([1, 17]), "the premise");
-    assert_eq!(tree(&world.sandbox.run()), Vec::<PathBuf>::new(), "no session of ours");
+    assert_eq!(
+        tree(&world.sandbox.run()),
+        Vec::<PathBuf>::new(),
+        "no session of ours"
+    );
 }
 
 #[test]
@@ -1642,15 +2130,28 @@ fn bad_values_cost_one_line_each_and_the_client_starts() {
     let mut command = world.print(Wrapped, "rounds=1;round_ms=1");
     command.envs(bad);
     let output = run(command);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ALL DONE\n".into()));
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), "ALL DONE\n".into())
+    );
     let said = text(&output.stderr);
-    assert_eq!(our_lines(&output.stderr).len(), said.lines().count(), "{said}");
+    assert_eq!(
+        our_lines(&output.stderr).len(),
+        said.lines().count(),
+        "{said}"
+    );
     for (name, value) in bad {
-        let about = said.lines().filter(|l| l.contains(name) || l.contains("guard.so") && value.contains("guard.so")).count();
+        let about = said
+            .lines()
+            .filter(|l| l.contains(name) || l.contains("guard.so") && value.contains("guard.so"))
+            .count();
         assert_eq!(about, 1, "{name}: {said}");
     }
     assert_eq!(said.lines().count(), bad.len(), "{said}");
-    assert!(!said.contains('\u{1b}'), "no value draws on the terminal: {said:?}");
+    assert!(
+        !said.contains('\u{1b}'),
+        "no value draws on the terminal: {said:?}"
+    );
 }
 
 #[test]
@@ -1662,9 +2163,15 @@ fn a_configuration_that_others_can_write_is_not_used_and_the_client_starts() {
     fs::write(&file, "CLAUDE_SAFE_BIN=/bin/false\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     let output = run(world.print(Wrapped, "rounds=1;round_ms=1"));
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ALL DONE\n".into()));
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), "ALL DONE\n".into())
+    );
     let said = our_lines(&output.stderr);
-    assert!(said.len() == 1 && said[0].contains("claude-safe.conf"), "{said:?}");
+    assert!(
+        said.len() == 1 && said[0].contains("claude-safe.conf"),
+        "{said:?}"
+    );
     // The premise: with the right mode it is used.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(run(world.print(Wrapped, "")).status.code(), Some(1));
@@ -1679,7 +2186,9 @@ fn a_client_that_can_not_be_executed_is_126_or_127_as_in_a_shell() {
             let world = World::with_script(content);
             let in_shell = {
                 let mut command = world.sandbox.command("/bin/sh");
-                command.args(["-c", "exec \"$0\" -p 'say it'"]).arg(world.client());
+                command
+                    .args(["-c", "exec \"$0\" -p 'say it'"])
+                    .arg(world.client());
                 run(command)
             };
             let mut command = world.print(Wrapped, "");
@@ -1688,9 +2197,22 @@ fn a_client_that_can_not_be_executed_is_126_or_127_as_in_a_shell() {
             }
             let output = run(command);
             let said = our_lines(&output.stderr);
-            assert!(said.len() == 1 && said[0].contains("cannot execute") && said[0].contains("bin/claude"), "{said:?}");
-            assert_eq!(output.status.code(), Some(code), "disabled: {disable}, {content:?}");
-            assert_eq!(in_shell.status.code(), Some(code), "the premise, {content:?}");
+            assert!(
+                said.len() == 1
+                    && said[0].contains("cannot execute")
+                    && said[0].contains("bin/claude"),
+                "{said:?}"
+            );
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "disabled: {disable}, {content:?}"
+            );
+            assert_eq!(
+                in_shell.status.code(),
+                Some(code),
+                "the premise, {content:?}"
+            );
             assert_eq!(world.session_folders(), Vec::<PathBuf>::new());
         }
     }
@@ -1702,8 +2224,14 @@ fn a_folder_of_state_that_can_not_be_made_costs_nothing_but_itself() {
     // Whoever is root can write everywhere: a file in the way stops him too.
     fs::write(world.sandbox.run().join("claude-safe"), "in the way").unwrap();
     let output = run(world.print(Wrapped, "rounds=1;round_ms=1"));
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ALL DONE\n".into()));
-    assert_eq!(fs::read_to_string(world.sandbox.run().join("claude-safe")).unwrap(), "in the way");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), "ALL DONE\n".into())
+    );
+    assert_eq!(
+        fs::read_to_string(world.sandbox.run().join("claude-safe")).unwrap(),
+        "in the way"
+    );
 }
 
 #[test]
@@ -1715,13 +2243,20 @@ fn with_hardly_a_descriptor_left_the_client_still_starts() {
             // SAFETY: setrlimit reads a structure on this stack.
             unsafe {
                 command.pre_exec(move || {
-                    let few = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                    let few = libc::rlimit {
+                        rlim_cur: limit,
+                        rlim_max: limit,
+                    };
                     libc::setrlimit(libc::RLIMIT_NOFILE, &few);
                     Ok(())
                 });
             }
             let output = run(command);
-            (output.status.code(), text(&output.stdout), text(&output.stderr))
+            (
+                output.status.code(),
+                text(&output.stdout),
+                text(&output.stderr),
+            )
         });
         assert_eq!(ends[0].0, ends[1].0, "limit {limit}: {ends:?}");
         assert_eq!(ends[0].1, ends[1].1, "limit {limit}: {ends:?}");
