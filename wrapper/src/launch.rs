@@ -40,7 +40,10 @@ pub fn main(arguments: &[OsString]) -> u8 {
     let client = match find::find(&search) {
         Ok(client) => client,
         Err(not_found) => {
-            not_found.explanation.iter().for_each(|line| notice::line(line));
+            not_found
+                .explanation
+                .iter()
+                .for_each(|line| notice::line(line));
             return NO_CLIENT;
         }
     };
@@ -69,16 +72,20 @@ fn exec_plainly(
         entry.push(value);
         environment.push(entry);
     }
-    let argv: Vec<OsString> =
-        std::iter::once(client.argv0.clone()).chain(words.iter().cloned()).collect();
+    let argv: Vec<OsString> = std::iter::once(client.argv0.clone())
+        .chain(words.iter().cloned())
+        .collect();
     let failure = process::exec(client.path.as_os_str(), &argv, environment);
-    notice::line(&format!("cannot execute {}: {failure}", client.path.display()));
+    notice::line(&format!(
+        "cannot execute {}: {failure}",
+        client.path.display()
+    ));
     NO_CLIENT
 }
 
 /// `claude-safectl`.
 pub fn control(arguments: &[OsString]) -> u8 {
-    crate::ctl::run(arguments.get(1..).unwrap_or_default())
+    crate::ctl::run(arguments.iter().skip(1).cloned())
 }
 
 fn variable(name: &str) -> Option<OsString> {
@@ -135,23 +142,35 @@ fn handover(config: &Config, kind: &Kind, folder: Option<&SessionFolder>) -> Opt
     }
     let own_folder = guard_lib::own_folder();
     let trust = Trust::of_this_process();
-    let library =
-        match guard_lib::locate(&config.guard_lib, own_folder.as_deref(), Path::new("/"), &trust) {
-            GuardFile::Usable { path, needs_link: false } => path,
-            GuardFile::Usable { path, needs_link: true } => match folder?.link_guard(&path) {
-                Ok(link) => link,
-                Err(failure) => {
-                    notice::line(&format!("no guard: its path has a blank or a colon, and no link to it can be made: {failure}"));
-                    return None;
-                }
-            },
-            GuardFile::NotUsed { reason, on_purpose } => {
-                if !on_purpose {
-                    notice::line(&format!("no guard: {reason}"));
-                }
+    let library = match guard_lib::locate(
+        &config.guard_lib,
+        own_folder.as_deref(),
+        Path::new("/"),
+        &trust,
+    ) {
+        GuardFile::Usable {
+            path,
+            needs_link: false,
+        } => path,
+        GuardFile::Usable {
+            path,
+            needs_link: true,
+        } => match folder?.link_guard(&path) {
+            Ok(link) => link,
+            Err(failure) => {
+                notice::line(&format!(
+                    "no guard: its path has a blank or a colon, and no link to it can be made: {failure}"
+                ));
                 return None;
             }
-        };
+        },
+        GuardFile::NotUsed { reason, on_purpose } => {
+            if !on_purpose {
+                notice::line(&format!("no guard: {reason}"));
+            }
+            return None;
+        }
+    };
     Some(Handover {
         library,
         launchers: kind.launchers.clone(),
@@ -164,7 +183,12 @@ fn handover(config: &Config, kind: &Kind, folder: Option<&SessionFolder>) -> Opt
 
 /// Where the answers of [`Capabilities`] are kept.
 fn cache_file() -> Option<PathBuf> {
-    let folder = |name| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    let folder = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let cache =
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("claude-safe/clients"))
 }

@@ -18,7 +18,10 @@ pub fn line(text: &str) {
 /// A desktop notification as an escape sequence which terminals that don't know it pass over: OSC 777 where a
 /// VTE terminal is known to be there, OSC 9 elsewhere. Ended by ST, so that no bell rings.
 pub fn notification_sequence(text: &str, vte: bool) -> Vec<u8> {
-    let clean: String = text.chars().filter(|c| !c.is_control() && *c != ';').collect();
+    let clean: String = text
+        .chars()
+        .filter(|c| !c.is_control() && *c != ';')
+        .collect();
     if vte {
         format!("\x1b]777;notify;claude-safe;{clean}\x1b\\").into_bytes()
     } else {

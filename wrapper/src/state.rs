@@ -52,7 +52,11 @@ impl SessionFolder {
         }
         let control = self.path.join("claude-safectl");
         std::os::unix::fs::symlink(program, &control)?;
-        let command = format!("{} hook session-start {}", quoted(&control), quoted(&self.path));
+        let command = format!(
+            "{} hook session-start {}",
+            quoted(&control),
+            quoted(&self.path)
+        );
         let hooks = serde_json::json!({"hooks": {"SessionStart": [
             {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
         ]}});
@@ -72,8 +76,16 @@ impl SessionFolder {
     /// Folder gone, or its own path has a blank or a colon too.
     pub fn link_guard(&self, library: &Path) -> io::Result<PathBuf> {
         let link = self.path.join("guard.so");
-        if link.as_os_str().as_encoded_bytes().iter().any(|b| b" :".contains(b)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "nor has this folder's path"));
+        if link
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .any(|b| b" :".contains(b))
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "nor has this folder's path",
+            ));
         }
         std::os::unix::fs::symlink(library, &link)?;
         Ok(link)
@@ -108,10 +120,16 @@ impl Drop for SessionFolder {
 
 /// The folder that holds the folders of all sessions of this user.
 pub fn base(variable: impl Fn(&str) -> Option<std::ffi::OsString>, uid: u32) -> PathBuf {
-    let folder = |name| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let folder = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     match folder("XDG_RUNTIME_DIR").filter(|p| p.is_dir()) {
         Some(runtime) => runtime.join("claude-safe"),
-        None => folder("TMPDIR").unwrap_or_else(|| "/tmp".into()).join(format!("claude-safe-{uid}")),
+        None => folder("TMPDIR")
+            .unwrap_or_else(|| "/tmp".into())
+            .join(format!("claude-safe-{uid}")),
     }
 }
 
@@ -127,7 +145,9 @@ pub struct Found {
 
 /// All sessions that have a folder, dead ones too.
 pub fn all(base: &Path) -> Vec<Found> {
-    let Ok(entries) = fs::read_dir(base) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(base) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| {
@@ -222,7 +242,10 @@ mod tests {
         let hooks: serde_json::Value = serde_json::from_slice(&hooks).unwrap();
         let command = &hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"];
         // The shell finds the program in spite of quotes and spaces in its path.
-        let status = std::process::Command::new("sh").arg("-c").arg(command.as_str().unwrap()).status();
+        let status = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(command.as_str().unwrap())
+            .status();
         assert!(status.unwrap().success(), "{command}");
         drop(session);
         assert_eq!(fs::read_dir(&base).unwrap().count(), 0);

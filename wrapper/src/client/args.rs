@@ -37,7 +37,11 @@ struct Known {
 }
 
 const fn option(names: &'static [&'static str], takes: Takes, meaning: Meaning) -> Known {
-    Known { names, takes, meaning }
+    Known {
+        names,
+        takes,
+        meaning,
+    }
 }
 
 /// The options of 2.1.110 to 2.1.329 (`claude --help` and the hidden ones of its documentation). An option
@@ -46,29 +50,60 @@ const OPTIONS: &[Known] = &[
     option(&["--add-dir"], Takes::Many, Meaning::Plain),
     option(&["--agent"], Takes::One, Meaning::Plain),
     option(&["--agents"], Takes::One, Meaning::Plain),
-    option(&["--allow-dangerously-skip-permissions"], Takes::Nothing, Meaning::Plain),
-    option(&["--allowedTools", "--allowed-tools"], Takes::Many, Meaning::Plain),
+    option(&["--advisor"], Takes::One, Meaning::Plain),
+    option(
+        &["--allow-dangerously-skip-permissions"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
+    option(
+        &["--allowedTools", "--allowed-tools"],
+        Takes::Many,
+        Meaning::Plain,
+    ),
     option(&["--append-system-prompt"], Takes::One, Meaning::Plain),
     option(&["--append-system-prompt-file"], Takes::One, Meaning::Plain),
     option(&["--autocompact"], Takes::One, Meaning::Plain),
     option(&["--ax-screen-reader"], Takes::Nothing, Meaning::Plain),
     option(&["--bare"], Takes::Nothing, Meaning::Plain),
     option(&["--betas"], Takes::Many, Meaning::Plain),
-    option(&["--bg", "--background"], Takes::Nothing, Meaning::Elsewhere),
+    option(
+        &["--bg", "--background"],
+        Takes::Nothing,
+        Meaning::Elsewhere,
+    ),
     option(&["--brief"], Takes::Nothing, Meaning::Plain),
     option(&["--chrome"], Takes::Nothing, Meaning::Plain),
     option(&["--cloud"], Takes::Optional, Meaning::Elsewhere),
+    option(&["--channels"], Takes::Many, Meaning::Plain),
     option(&["-c", "--continue"], Takes::Nothing, Meaning::Chooses),
-    option(&["--dangerously-skip-permissions"], Takes::Nothing, Meaning::Plain),
+    option(
+        &["--dangerously-skip-permissions"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
     option(&["-d", "--debug"], Takes::Optional, Meaning::Plain),
     option(&["--debug-file"], Takes::One, Meaning::Plain),
     option(&["--desktop"], Takes::Nothing, Meaning::Elsewhere),
-    option(&["--disable-slash-commands"], Takes::Nothing, Meaning::Plain),
-    option(&["--disallowedTools", "--disallowed-tools"], Takes::Many, Meaning::Plain),
+    option(
+        &["--disable-slash-commands"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
+    option(
+        &["--disallowedTools", "--disallowed-tools"],
+        Takes::Many,
+        Meaning::Plain,
+    ),
     option(&["--effort"], Takes::One, Meaning::Plain),
     option(&["--environment"], Takes::One, Meaning::Elsewhere),
-    option(&["--exclude-dynamic-system-prompt-sections"], Takes::Nothing, Meaning::Plain),
+    option(
+        &["--exclude-dynamic-system-prompt-sections"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
     option(&["--fallback-model"], Takes::One, Meaning::Plain),
+    option(&["--fast-mode"], Takes::One, Meaning::Plain),
     option(&["--file"], Takes::Many, Meaning::Plain),
     option(&["--fork-session"], Takes::Nothing, Meaning::Chooses),
     option(&["--forward-subagent-text"], Takes::Nothing, Meaning::Plain),
@@ -76,9 +111,16 @@ const OPTIONS: &[Known] = &[
     option(&["-h", "--help"], Takes::Nothing, Meaning::Elsewhere),
     option(&["--ide"], Takes::Nothing, Meaning::Plain),
     option(&["--include-hook-events"], Takes::Nothing, Meaning::Plain),
-    option(&["--include-partial-messages"], Takes::Nothing, Meaning::Plain),
+    option(
+        &["--include-partial-messages"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
+    option(&["--init"], Takes::Nothing, Meaning::Chooses),
+    option(&["--init-only"], Takes::Nothing, Meaning::Elsewhere),
     option(&["--input-format"], Takes::One, Meaning::Plain),
     option(&["--json-schema"], Takes::One, Meaning::Plain),
+    option(&["--maintenance"], Takes::Nothing, Meaning::Chooses),
     option(&["--max-budget-usd"], Takes::One, Meaning::Plain),
     option(&["--max-thinking-tokens"], Takes::One, Meaning::Plain),
     option(&["--max-turns"], Takes::One, Meaning::Plain),
@@ -87,21 +129,39 @@ const OPTIONS: &[Known] = &[
     option(&["--model"], Takes::One, Meaning::Plain),
     option(&["-n", "--name"], Takes::One, Meaning::Plain),
     option(&["--no-chrome"], Takes::Nothing, Meaning::Plain),
-    option(&["--no-session-persistence"], Takes::Nothing, Meaning::Plain),
+    option(
+        &["--no-session-persistence"],
+        Takes::Nothing,
+        Meaning::Plain,
+    ),
     option(&["--output-format"], Takes::One, Meaning::Plain),
     option(&["--permission-mode"], Takes::One, Meaning::Plain),
     option(&["--permission-prompt-tool"], Takes::One, Meaning::Plain),
     option(&["--permission-prompts"], Takes::One, Meaning::Plain),
     option(&["--plugin-dir"], Takes::One, Meaning::Plain),
+    option(&["--plugin-dir-no-mcp"], Takes::One, Meaning::Plain),
     option(&["--plugin-url"], Takes::One, Meaning::Plain),
+    option(&["--pool"], Takes::One, Meaning::Elsewhere),
+    option(&["--prefill"], Takes::One, Meaning::Chooses),
+    option(&["--prefill-b64"], Takes::One, Meaning::Chooses),
     option(&["-p", "--print"], Takes::Nothing, Meaning::Plain),
     option(&["--prompt-suggestions"], Takes::Optional, Meaning::Plain),
+    option(&["--rc"], Takes::Optional, Meaning::Plain),
+    option(&["--remote"], Takes::Optional, Meaning::Elsewhere),
     option(&["--remote-control"], Takes::Optional, Meaning::Plain),
-    option(&["--remote-control-session-name-prefix"], Takes::One, Meaning::Plain),
+    option(
+        &["--remote-control-session-name-prefix"],
+        Takes::One,
+        Meaning::Plain,
+    ),
     option(&["--replay-user-messages"], Takes::Nothing, Meaning::Plain),
     option(&["--restricted"], Takes::Nothing, Meaning::Plain),
+    option(&["--resume-drops-turn"], Takes::Nothing, Meaning::Chooses),
+    option(&["--resume-session-at"], Takes::One, Meaning::Chooses),
+    option(&["--rewind-files"], Takes::One, Meaning::Elsewhere),
     option(&["-r", "--resume"], Takes::Optional, Meaning::Chooses),
     option(&["--safe-mode"], Takes::Nothing, Meaning::Plain),
+    option(&["--sdk-url"], Takes::One, Meaning::Elsewhere),
     option(&["--session-id"], Takes::One, Meaning::Chooses),
     option(&["--setting-sources"], Takes::One, Meaning::Plain),
     option(&["--settings"], Takes::One, Meaning::Plain),
@@ -109,13 +169,17 @@ const OPTIONS: &[Known] = &[
     option(&["--system-prompt"], Takes::One, Meaning::Plain),
     option(&["--system-prompt-file"], Takes::One, Meaning::Plain),
     option(&["--system-prompt-snapshot"], Takes::One, Meaning::Plain),
+    option(&["--task-budget"], Takes::One, Meaning::Plain),
+    option(&["--teammate-mode"], Takes::One, Meaning::Plain),
     option(&["--teleport"], Takes::Optional, Meaning::Elsewhere),
     option(&["--thinking"], Takes::One, Meaning::Plain),
+    option(&["--thinking-display"], Takes::One, Meaning::Plain),
     option(&["--tmux"], Takes::Nothing, Meaning::Elsewhere),
     option(&["--tools"], Takes::Many, Meaning::Plain),
     option(&["--verbose"], Takes::Nothing, Meaning::Plain),
     option(&["-v", "--version"], Takes::Nothing, Meaning::Elsewhere),
     option(&["-w", "--worktree"], Takes::Optional, Meaning::Chooses),
+    option(&["--workload"], Takes::One, Meaning::Plain),
 ];
 
 /// Which session the command line asks for.
@@ -173,7 +237,9 @@ pub struct Invocation {
 fn could_be_subcommand(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphabetic)
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 fn looks_like_option(word: &OsStr) -> bool {
@@ -183,16 +249,26 @@ fn looks_like_option(word: &OsStr) -> bool {
 
 /// `--name=value` and `-rvalue` hold their value in the same word.
 fn split(word: &[u8]) -> (&[u8], Option<OsString>) {
-    let cut = |at: usize, skip: usize| (&word[..at], Some(OsString::from_vec(word[at + skip..].to_vec())));
+    let cut = |at: usize, skip: usize| {
+        (
+            &word[..at],
+            Some(OsString::from_vec(word[at + skip..].to_vec())),
+        )
+    };
     if word.starts_with(b"--") {
-        return word.iter().position(|b| *b == b'=').map_or((word, None), |equals| cut(equals, 1));
+        return word
+            .iter()
+            .position(|b| *b == b'=')
+            .map_or((word, None), |equals| cut(equals, 1));
     }
     let attached = word.len() > 2 && known(&word[..2]).is_some_and(|o| o.takes != Takes::Nothing);
     if attached { cut(2, 0) } else { (word, None) }
 }
 
 fn known(name: &[u8]) -> Option<&'static Known> {
-    OPTIONS.iter().find(|o| o.names.iter().any(|n| n.as_bytes() == name))
+    OPTIONS
+        .iter()
+        .find(|o| o.names.iter().any(|n| n.as_bytes() == name))
 }
 
 impl Invocation {
@@ -222,6 +298,15 @@ impl Invocation {
             if bytes == b"--" {
                 self.roles[at] = Role::Separator;
                 self.roles[at + 1..].fill(Role::Prompt);
+                // claude looks for a subcommand behind `--` too.
+                if !prompt_seen
+                    && self
+                        .arguments
+                        .get(at + 1)
+                        .is_some_and(|w| could_be_subcommand(w))
+                {
+                    self.doubt();
+                }
                 return;
             }
             if !looks_like_option(&word) {
@@ -235,12 +320,19 @@ impl Invocation {
             }
             let (name, inline) = split(bytes);
             let Some(option) = known(name) else {
-                at += if self.short_cluster(at) { 1 } else { self.unknown_option(at, inline.is_some()) };
+                at += self
+                    .short_cluster(at)
+                    .unwrap_or_else(|| self.unknown_option(at, inline.is_some()));
                 continue;
             };
             let first_value = at + 1;
-            let values = if inline.is_some() { 0 } else { self.count_values(option.takes, first_value) };
-            let value = inline.or_else(|| (values > 0).then(|| self.arguments[first_value].clone()));
+            let values = if inline.is_some() {
+                0
+            } else {
+                self.count_values(option.takes, first_value)
+            };
+            let value =
+                inline.or_else(|| (values > 0).then(|| self.arguments[first_value].clone()));
             self.note(option, value.as_deref());
             if option.meaning == Meaning::Chooses {
                 self.roles[at..first_value + values].fill(Role::Choice);
@@ -255,13 +347,12 @@ impl Invocation {
         }
     }
 
-    /// The word behind an unknown option may be its value, the prompt or a subcommand: it is kept, as a value.
+    /// The word behind an unknown option may be its value, the prompt or a subcommand: it is kept,
+    /// as a value.
     fn unknown_option(&mut self, at: usize, has_value: bool) -> usize {
         match self.arguments.get(at + 1) {
             Some(next) if !has_value && !looks_like_option(next) => {
-                if could_be_subcommand(next) {
-                    self.doubt();
-                }
+                self.doubt();
                 2
             }
             _ => 1,
@@ -275,7 +366,10 @@ impl Invocation {
             // A value may begin with `-`: commander takes the word whatever it is.
             Takes::One => usize::from(self.arguments.get(from).is_some()),
             Takes::Optional => usize::from(self.arguments.get(from).as_ref().is_some_and(plain)),
-            Takes::Many => self.arguments[from.min(self.arguments.len())..].iter().take_while(plain).count(),
+            Takes::Many => self.arguments[from.min(self.arguments.len())..]
+                .iter()
+                .take_while(plain)
+                .count(),
         }
     }
 
@@ -284,11 +378,13 @@ impl Invocation {
         match option.names[option.names.len() - 1] {
             "--print" => self.print = true,
             "--session-id" => {
-                self.session =
-                    text.map_or(SessionChoice::Resumes(None), |t| SessionChoice::Given(t.to_owned()));
+                self.session = text.map_or(SessionChoice::Resumes(None), |t| {
+                    SessionChoice::Given(t.to_owned())
+                });
             }
             "--resume" => {
-                self.session = SessionChoice::Resumes(text.filter(|t| is_uuid(t)).map(str::to_owned));
+                self.session =
+                    SessionChoice::Resumes(text.filter(|t| is_uuid(t)).map(str::to_owned));
             }
             "--from-pr" => self.session = SessionChoice::Resumes(None),
             "--continue" => self.session = SessionChoice::Continues,
@@ -303,16 +399,25 @@ impl Invocation {
         }
     }
 
-    /// `-pc` and the like: several short options without values in one word.
-    fn short_cluster(&mut self, at: usize) -> bool {
+    /// `-pc`, `-pr ID` and the like: several short options in one word, of which the last may take
+    /// the next word. Returns how many words that were; `None`: no such word.
+    fn short_cluster(&mut self, at: usize) -> Option<usize> {
         let letters = self.arguments[at].as_bytes()[1..].to_vec();
         let options: Vec<_> = letters.iter().map_while(|b| known(&[b'-', *b])).collect();
-        if options.len() != letters.len() || options.iter().any(|o| o.takes != Takes::Nothing) {
-            return false;
+        let (last, before) = options.split_last()?;
+        if options.len() != letters.len() || before.iter().any(|o| o.takes != Takes::Nothing) {
+            return None;
         }
+        let values = self.count_values(last.takes, at + 1);
+        let value = (values > 0).then(|| self.arguments[at + 1].clone());
         let mut kept = vec![b'-'];
-        for (letter, option) in letters.iter().zip(options) {
-            self.note(option, None);
+        for (letter, option) in letters.iter().zip(&options) {
+            let value = if std::ptr::eq(*option, *last) {
+                value.as_deref()
+            } else {
+                None
+            };
+            self.note(option, value);
             if option.meaning != Meaning::Chooses {
                 kept.push(*letter);
             }
@@ -320,8 +425,11 @@ impl Invocation {
         if kept.len() == 1 {
             self.roles[at] = Role::Choice;
         }
+        if last.meaning == Meaning::Chooses {
+            self.roles[at + 1..at + 1 + values].fill(Role::Choice);
+        }
         self.trimmed[at] = OsString::from_vec(kept);
-        true
+        Some(1 + values)
     }
 
     /// The words as typed.
@@ -391,8 +499,15 @@ impl Invocation {
     }
 
     fn ahead(&self, ours: &[&str], keep: impl Fn(Role) -> bool) -> Vec<OsString> {
-        let users_own = self.trimmed.iter().zip(&self.roles).filter(|(_, role)| keep(**role));
-        ours.iter().map(OsString::from).chain(users_own.map(|(word, _)| word.clone())).collect()
+        let users_own = self
+            .trimmed
+            .iter()
+            .zip(&self.roles)
+            .filter(|(_, role)| keep(**role));
+        ours.iter()
+            .map(OsString::from)
+            .chain(users_own.map(|(word, _)| word.clone()))
+            .collect()
     }
 }
 
@@ -431,7 +546,8 @@ mod tests {
             (&["--model", "sonnet"], Yes, false),
             (&["--model=sonnet", "what is this?"], Yes, false),
             (&["--permission-mode", "plan", "-c"], Yes, false),
-            (&["--", "mcp"], Yes, false),
+            (&["--", "mcp"], Perhaps, false),
+            (&["--", "fix the bug"], Yes, false),
             (&["--allowedTools", "Bash", "Edit"], Yes, false),
             (&["--debug", "api", "-p", "x y"], Yes, true),
             (&["-pc"], Yes, true),
@@ -441,7 +557,7 @@ mod tests {
             (&["-p", "hello"], Perhaps, true),
             (&["--model", "sonnet", "update"], Perhaps, false),
             (&["--new-option", "word"], Perhaps, false),
-            (&["--new-option", "two words"], Yes, false),
+            (&["--new-option", "two words"], Perhaps, false),
             (&["--new-option=word"], Yes, false),
             (&["--version"], No, false),
             (&["-v"], No, false),
@@ -462,15 +578,22 @@ mod tests {
         let cases: &[(&[&str], SessionChoice)] = &[
             (&[], Fresh),
             (&["--session-id", ID], Given(ID.into())),
-            (&["--session-id=12345678-1234-1234-1234-123456789abc"], Given(ID.into())),
+            (
+                &["--session-id=12345678-1234-1234-1234-123456789abc"],
+                Given(ID.into()),
+            ),
             (&["--resume", ID], Resumes(Some(ID.into()))),
             (&["-r", ID, "go on"], Resumes(Some(ID.into()))),
-            (&["-r12345678-1234-1234-1234-123456789abc"], Resumes(Some(ID.into()))),
+            (
+                &["-r12345678-1234-1234-1234-123456789abc"],
+                Resumes(Some(ID.into())),
+            ),
             (&["--resume"], Resumes(None)),
             (&["--resume", "my title"], Resumes(None)),
             (&["--resume", "--model", "x"], Resumes(None)),
             (&["-c"], Continues),
             (&["-pc", "x y"], Continues),
+            (&["-pr", ID], Resumes(Some(ID.into()))),
             (&["--from-pr", "12"], Resumes(None)),
             (&["--model", "--continue"], Fresh),
             (&["--", "--continue"], Fresh),
@@ -507,23 +630,45 @@ mod tests {
         let cases: &[(&[&str], &[&str])] = &[
             (&[], &[]),
             (&["the prompt"], &[]),
-            (&["--model", "opus", "the prompt", "--verbose"], &["--model", "opus", "--verbose"]),
+            (
+                &["--model", "opus", "the prompt", "--verbose"],
+                &["--model", "opus", "--verbose"],
+            ),
             (&["--session-id", ID, "-p", "x y"], &["-p"]),
-            (&["--resume=12345678-1234-1234-1234-123456789abc", "-p"], &["-p"]),
+            (
+                &["--resume=12345678-1234-1234-1234-123456789abc", "-p"],
+                &["-p"],
+            ),
             (&["-c", "--fork-session", "--ide"], &["--ide"]),
             (&["-pc", "x y"], &["-p"]),
+            (&["-pr", ID, "x y"], &["-p"]),
+            (&["-pw", "tree", "x y"], &["-p"]),
+            (&["-pn", "name", "x y"], &["-pn", "name"]),
             (&["-c"], &[]),
-            (&["--allowedTools", "Bash(git *)", "Edit"], &["--allowedTools", "Bash(git *)", "Edit"]),
+            (
+                &["--allowedTools", "Bash(git *)", "Edit"],
+                &["--allowedTools", "Bash(git *)", "Edit"],
+            ),
             (&["-w", "tree", "--model", "m"], &["--model", "m"]),
             (&["--verbose", "--", "--not-a-flag"], &["--verbose"]),
-            (&["--new", "value", "--newer=x", "the prompt"], &["--new", "value", "--newer=x"]),
+            (
+                &["--new", "value", "--newer=x", "the prompt"],
+                &["--new", "value", "--newer=x"],
+            ),
             (&["-p", "hello"], &["-p"]),
-            (&["--append-system-prompt", "-careful", "x y"], &["--append-system-prompt", "-careful"]),
+            (
+                &["--append-system-prompt", "-careful", "x y"],
+                &["--append-system-prompt", "-careful"],
+            ),
         ];
         for (line, kept) in cases {
             let mut expected = words(&["--resume", OURS, "go on"]);
             expected.extend(words(kept));
-            assert_eq!(parse(line).resume(OURS, Some("go on")), expected, "{line:?}");
+            assert_eq!(
+                parse(line).resume(OURS, Some("go on")),
+                expected,
+                "{line:?}"
+            );
         }
     }
 
@@ -533,7 +678,10 @@ mod tests {
             parse(&["--model", "m", "-p", "the prompt"]).anew(OURS),
             words(&["--session-id", OURS, "--model", "m", "-p", "the prompt"])
         );
-        assert_eq!(parse(&["--", "-x"]).anew(OURS), words(&["--session-id", OURS, "--", "-x"]));
+        assert_eq!(
+            parse(&["--", "-x"]).anew(OURS),
+            words(&["--session-id", OURS, "--", "-x"])
+        );
     }
 
     #[test]

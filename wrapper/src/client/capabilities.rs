@@ -31,7 +31,9 @@ impl Capabilities {
     /// Of the client in this file. `cache`: a file of ours; unreadable or full of junk, it costs the
     /// search (about 0.1 s), never more.
     pub fn of(program: &Path, cache: Option<&Path>) -> Self {
-        let Ok(meta) = fs::metadata(program) else { return Self::default() };
+        let Ok(meta) = fs::metadata(program) else {
+            return Self::default();
+        };
         let key = format!(
             "{}:{}:{}:{}.{}",
             meta.dev(),
@@ -40,11 +42,15 @@ impl Capabilities {
             meta.mtime(),
             meta.mtime_nsec()
         );
-        let known = cache.and_then(|c| fs::read_to_string(c).ok()).unwrap_or_default();
+        let known = cache
+            .and_then(|c| fs::read_to_string(c).ok())
+            .unwrap_or_default();
         if let Some(found) = known.lines().find_map(|line| Self::from_line(line, &key)) {
             return found;
         }
-        let Ok(found) = File::open(program).and_then(Self::search) else { return Self::default() };
+        let Ok(found) = File::open(program).and_then(Self::search) else {
+            return Self::default();
+        };
         if let Some(cache) = cache {
             let _ = found.remember(cache, &key, &known);
         }
@@ -72,19 +78,29 @@ impl Capabilities {
             held = keep;
         }
         let [session_id, plugin_dir, follows_session] = seen;
-        Ok(Self { session_id, plugin_dir, follows_session })
+        Ok(Self {
+            session_id,
+            plugin_dir,
+            follows_session,
+        })
     }
 
     fn from_line(line: &str, key: &str) -> Option<Self> {
         let (found_key, bits) = line.split_once(' ')?;
-        let &[a, b, c] = bits.as_bytes() else { return None };
+        let &[a, b, c] = bits.as_bytes() else {
+            return None;
+        };
         let bit = |byte| match byte {
             b'0' => Some(false),
             b'1' => Some(true),
             _ => None,
         };
         (found_key == key).then_some(())?;
-        Some(Self { session_id: bit(a)?, plugin_dir: bit(b)?, follows_session: bit(c)? })
+        Some(Self {
+            session_id: bit(a)?,
+            plugin_dir: bit(b)?,
+            follows_session: bit(c)?,
+        })
     }
 
     fn remember(self, cache: &Path, key: &str, known: &str) -> std::io::Result<()> {
@@ -127,7 +143,10 @@ mod tests {
             text.extend_from_slice(SIGNS[0].as_bytes());
             text.resize(3 * WINDOW, b'x');
             let found = Capabilities::search(text.as_slice()).unwrap();
-            assert!(found.session_id && !found.plugin_dir && !found.follows_session, "{shift}");
+            assert!(
+                found.session_id && !found.plugin_dir && !found.follows_session,
+                "{shift}"
+            );
         }
     }
 
@@ -159,7 +178,10 @@ mod tests {
             assert!(Capabilities::of(&client, Some(&cache)).plugin_dir);
         }
         assert!(Capabilities::of(&client, Some(Path::new("/dev/null/no"))).plugin_dir);
-        assert_eq!(Capabilities::of(Path::new("/no/such"), None), Capabilities::default());
+        assert_eq!(
+            Capabilities::of(Path::new("/no/such"), None),
+            Capabilities::default()
+        );
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -472,6 +472,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_offers_is_found_by_its_hash() {
+        // The C library that this test runs with offers all three families.
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = maps
+            .lines()
+            .filter_map(|line| line.split_ascii_whitespace().nth(5))
+            .find(|path| path.contains("/libc.so") || path.contains("/ld-musl"))
+            .expect("a dynamic test program has its C library mapped");
+        let reach = examine(Path::new(libc), None).reach.unwrap_or_else(|| {
+            reach_of(&ElfFile::open(&File::open(libc).unwrap()).unwrap()).unwrap()
+        });
+        let exported = Family::Exported;
+        assert_eq!(
+            reach,
+            Reach {
+                malloc: exported,
+                mmap: exported,
+                sigaction: exported
+            }
+        );
+    }
+
+    #[test]
     fn musl_static_and_foreign_programs_are_told_apart() {
         let scratch = Scratch::new();
         for (linker, machine, program, loads) in [

@@ -81,7 +81,8 @@ impl Mount {
     fn folder_of(&self, path: &Path) -> PathBuf {
         let climbs = path.components().any(|part| part == Component::ParentDir);
         match path.strip_prefix(&self.root) {
-            Ok(below) if !climbs => self.point.join(below),
+            // Joining an empty path would leave a slash at the end.
+            Ok(below) if !climbs && below != Path::new("") => self.point.join(below),
             _ => self.point.clone(),
         }
     }

@@ -95,9 +95,11 @@ impl GuardSizes {
     pub fn text(&self) -> String {
         match self {
             GuardSizes::Auto => "auto".to_owned(),
-            GuardSizes::List(sizes) => {
-                sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-            }
+            GuardSizes::List(sizes) => sizes
+                .iter()
+                .map(u32::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 const INPUT_BYTES: u64 = 1 << 20;
 
 /// Takes the id from the input and keeps it.
-pub fn session_start(input: impl Read, folder: &Path) {
+pub(super) fn session_start(input: impl Read, folder: &Path) {
     let mut text = Vec::new();
     if input.take(INPUT_BYTES).read_to_end(&mut text).is_err() {
         return;
@@ -41,11 +41,21 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("cs-hook-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let kept = folder.join("conversation");
-        for junk in ["", "{}", "[]", r#"{"session_id":7}"#, r#"{"session_id":"../../x"}"#, "\u{0}"] {
+        for junk in [
+            "",
+            "{}",
+            "[]",
+            r#"{"session_id":7}"#,
+            r#"{"session_id":"../../x"}"#,
+            "\u{0}",
+        ] {
             session_start(junk.as_bytes(), &folder);
             assert!(!kept.exists(), "{junk}");
         }
-        session_start(format!(r#"{{"hook_event_name":"SessionStart","session_id":"{ID}"}}"#).as_bytes(), &folder);
+        session_start(
+            format!(r#"{{"hook_event_name":"SessionStart","session_id":"{ID}"}}"#).as_bytes(),
+            &folder,
+        );
         assert_eq!(fs::read_to_string(&kept).unwrap(), ID);
         fs::remove_dir_all(folder).unwrap();
     }

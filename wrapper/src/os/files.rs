@@ -130,8 +130,7 @@ impl Trust {
                 owner: metadata.uid(),
             });
         }
-        // The sticky bit of a /tmp-like folder does not help: others can't replace an entry that
-        // is there, but they can be first to create one.
+        // The sticky bit of a /tmp-like folder does not count here, see trusted_open.
         if metadata.mode() & 0o022 != 0 {
             return Err(Distrust::OthersMayWrite {
                 path: path.to_path_buf(),
@@ -209,7 +208,9 @@ const MAX_LINKS: usize = 40;
 ///
 /// Every folder on the way is judged from `/` down, on both sides of each symlink; the file itself
 /// is judged through the opened descriptor. A folder that was judged can only be changed by those
-/// who are trusted, so nothing can be swapped behind our back.
+/// who are trusted, so nothing can be swapped behind our back. A folder like `/tmp` (writable for
+/// everybody, sticky) may be passed through: nobody but its owner can rename a folder or link in it that is
+/// root's or the user's own (unlink(2), EPERM). The file itself must not lie there.
 pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
     if !path.is_absolute() {
         return Err(Distrust::NotAbsolute);
@@ -218,11 +219,12 @@ pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
     let mut to_walk: Vec<OsString> = names_of(path);
     to_walk.reverse();
     let mut at = PathBuf::from("/");
-    judge_folder(&at, trust)?;
+    let mut sticky = judge_folder(&at, trust)?;
     let mut links = 0;
     while let Some(name) = to_walk.pop() {
         if name.as_bytes() == b".." {
             at.pop();
+            sticky = judge_folder(&at, trust)?;
             continue;
         }
         let next = at.join(&name);
@@ -242,10 +244,13 @@ pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
             if target.is_absolute() {
                 at = PathBuf::from("/");
             }
+            sticky = judge_folder(&at, trust)?;
             to_walk.extend(names_of(&target).into_iter().rev());
         } else if metadata.is_dir() {
             at = next;
-            judge_folder(&at, trust)?;
+            sticky = judge_folder(&at, trust)?;
+        } else if let Some(distrust) = sticky {
+            return Err(distrust);
         } else if to_walk.is_empty() {
             return open_and_judge(&next, trust);
         } else {
@@ -273,12 +278,23 @@ fn within_accepted(path: &Path, trust: &Trust) -> bool {
         .is_some_and(|base| base.starts_with(path))
 }
 
-fn judge_folder(path: &Path, trust: &Trust) -> Result<(), Distrust> {
+/// Judges a folder on the way. `Some`: only what is a folder or link of a trusted owner is safe in
+/// it, and this is why nothing else is.
+fn judge_folder(path: &Path, trust: &Trust) -> Result<Option<Distrust>, Distrust> {
+    const STICKY: u32 = 0o1000;
     if within_accepted(path, trust) {
-        return Ok(());
+        return Ok(None);
     }
     let metadata = std::fs::symlink_metadata(path).map_err(from_io)?;
-    trust.judge(path, &metadata)
+    match trust.judge(path, &metadata) {
+        Ok(()) => Ok(None),
+        Err(distrust @ Distrust::OthersMayWrite { .. })
+            if metadata.mode() & STICKY != 0 && trust.owner_is_trusted(metadata.uid()) =>
+        {
+            Ok(Some(distrust))
+        }
+        Err(distrust) => Err(distrust),
+    }
 }
 
 fn open_and_judge(path: &Path, trust: &Trust) -> Result<File, Distrust> {

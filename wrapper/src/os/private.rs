@@ -99,13 +99,22 @@ mod tests {
         writeln!(log(&real).unwrap(), "one").unwrap();
         writeln!(log(&real).unwrap(), "two").unwrap();
         assert_eq!(std::fs::read_to_string(&real).unwrap(), "one\ntwo\n");
-        assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&real).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         symlink(&real, base.join("link")).unwrap();
         assert!(log(&base.join("link")).is_err());
         std::fs::hard_link(&real, base.join("second")).unwrap();
         assert!(log(&real).is_err());
         let fifo = base.join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
         assert!(log(&fifo).is_err());
         assert!(log(&base).is_err());
         std::fs::remove_dir_all(base).unwrap();

@@ -42,11 +42,17 @@ pub enum Change {
 
 fn c_strings<'a>(items: impl Iterator<Item = &'a OsString>) -> Vec<CString> {
     // A NUL can't come out of an argv or an environment; one that does is left out, not fatal.
-    items.filter_map(|s| CString::new(s.as_bytes()).ok()).collect()
+    items
+        .filter_map(|s| CString::new(s.as_bytes()).ok())
+        .collect()
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain(std::iter::once(std::ptr::null()))
+        .collect()
 }
 
 /// Replaces this process. Returns only on failure, with its reason. A script without `#!` is
@@ -59,13 +65,25 @@ pub fn exec(program: &OsStr, argv: &[OsString], environment: &[OsString]) -> io:
     let environment = c_strings(environment.iter());
     let environment = pointers(&environment);
     // SAFETY: path, arguments and environment are NUL-terminated and outlive the call.
-    unsafe { libc::execve(path.as_ptr(), pointers(&arguments).as_ptr(), environment.as_ptr()) };
+    unsafe {
+        libc::execve(
+            path.as_ptr(),
+            pointers(&arguments).as_ptr(),
+            environment.as_ptr(),
+        )
+    };
     let failure = io::Error::last_os_error();
     if failure.raw_os_error() == Some(libc::ENOEXEC) {
         let shell = c"/bin/sh";
         arguments.splice(..arguments.len().min(1), [shell.to_owned(), path]);
         // SAFETY: as above.
-        unsafe { libc::execve(shell.as_ptr(), pointers(&arguments).as_ptr(), environment.as_ptr()) };
+        unsafe {
+            libc::execve(
+                shell.as_ptr(),
+                pointers(&arguments).as_ptr(),
+                environment.as_ptr(),
+            )
+        };
     }
     failure
 }
@@ -140,7 +158,12 @@ pub fn reap(pid: i32) -> io::Result<Change> {
 
 /// What has happened to this child since the last call, if anything: never waits.
 pub fn next_change(pid: i32) -> Option<Change> {
-    wait_flags(pid, libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG).ok().flatten()
+    wait_flags(
+        pid,
+        libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG,
+    )
+    .ok()
+    .flatten()
 }
 
 fn wait_flags(pid: i32, flags: i32) -> io::Result<Option<Change>> {
@@ -189,7 +212,11 @@ impl PidFd {
                 0,
             )
         };
-        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 
@@ -278,7 +305,9 @@ pub fn environment() -> Vec<OsString> {
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
-            all.push(OsString::from_vec(CStr::from_ptr(*entry).to_bytes().to_vec()));
+            all.push(OsString::from_vec(
+                CStr::from_ptr(*entry).to_bytes().to_vec(),
+            ));
             entry = entry.add(1);
         }
     }
@@ -330,7 +359,12 @@ pub struct OwnIds {
 /// Asks the kernel for [`OwnIds`].
 pub fn own_ids() -> OwnIds {
     // SAFETY: these calls take nothing and can't fail.
-    unsafe { OwnIds { pgid: libc::getpgrp(), euid: libc::geteuid() } }
+    unsafe {
+        OwnIds {
+            pgid: libc::getpgrp(),
+            euid: libc::geteuid(),
+        }
+    }
 }
 
 /// Milliseconds of the monotonic clock (clock_gettime(2)).

@@ -178,7 +178,9 @@ pub fn stop_self(signo: Signo, inherited: &Inherited) {
 fn is_pending(signo: Signo) -> bool {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigpending fills the set; sigismember reads it.
-    unsafe { libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), signo) == 1 }
+    unsafe {
+        libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), signo) == 1
+    }
 }
 
 /// `SIGTERM` for 15, `signal 34` for a number without a name.

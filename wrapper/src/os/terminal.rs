@@ -1,8 +1,8 @@
 //! The controlling terminal: its settings (termios(3)) and whose it is.
 
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{self, OptionalActions, Termios};
-use rustix::fd::OwnedFd;
 
 /// The controlling terminal of this process, and the settings in which we found it.
 pub struct ControllingTerminal {

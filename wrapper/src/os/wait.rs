@@ -19,19 +19,31 @@ impl Timer {
     /// As timerfd_create(2): no descriptor or no memory left.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        timerfd_create(TimerfdClockId::Monotonic, flags).map(|t| Self(fd::owned(t))).map_err(fd::error)
+        timerfd_create(TimerfdClockId::Monotonic, flags)
+            .map(|t| Self(fd::owned(t)))
+            .map_err(fd::error)
     }
 
     /// Due in `delay_ms` from now; 0 is at once.
     pub fn arm(&self, delay_ms: u64) {
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // An all-zero value would disarm it: at once is one nanosecond.
         let due = Timespec {
             tv_sec: i64::try_from(delay_ms / 1000).unwrap_or(i64::MAX),
             tv_nsec: ((delay_ms % 1000) * 1_000_000).max(1).cast_signed(),
         };
-        let setting = Itimerspec { it_interval: zero, it_value: due };
-        let _ = timerfd_settime(fd::lend(self.0.as_fd()), TimerfdTimerFlags::empty(), &setting);
+        let setting = Itimerspec {
+            it_interval: zero,
+            it_value: due,
+        };
+        let _ = timerfd_settime(
+            fd::lend(self.0.as_fd()),
+            TimerfdTimerFlags::empty(),
+            &setting,
+        );
     }
 }
 
@@ -55,7 +67,11 @@ pub fn wait(sources: &[Source<'_>], timeout_ms: Option<u64>) -> [bool; 8] {
     let mut polled: Vec<PollFd<'_>> = sources
         .iter()
         .map(|source| {
-            let events = if source.urgent { PollFlags::PRI } else { PollFlags::IN };
+            let events = if source.urgent {
+                PollFlags::PRI
+            } else {
+                PollFlags::IN
+            };
             PollFd::from_borrowed_fd(fd::lend(source.fd), events)
         })
         .collect();

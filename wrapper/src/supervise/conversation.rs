@@ -52,8 +52,12 @@ impl Start {
     pub fn announcement(&self, restarts: u32) -> String {
         let id = self.id.as_deref().unwrap_or("?");
         match self.how {
-            How::Resume => format!("restarting claude and resuming conversation {id} (restart {restarts})"),
-            _ => format!("restarting claude; conversation {id} begins anew, nothing of it was saved yet (restart {restarts})"),
+            How::Resume => {
+                format!("restarting claude and resuming conversation {id} (restart {restarts})")
+            }
+            _ => format!(
+                "restarting claude; conversation {id} begins anew, nothing of it was saved yet (restart {restarts})"
+            ),
         }
     }
 
@@ -94,7 +98,12 @@ impl<'a> Conversation<'a> {
         let stdin_start = process::stdin_copy()
             .filter(|f| f.metadata().is_ok_and(|m| m.is_file()))
             .and_then(|mut f| f.stream_position().ok());
-        Self { setup, id: None, stdin_start, life_began: SystemTime::now() }
+        Self {
+            setup,
+            id: None,
+            stdin_start,
+            life_began: SystemTime::now(),
+        }
     }
 
     /// The start that the user asked for; a fresh session gets an id that we know.
@@ -121,7 +130,11 @@ impl<'a> Conversation<'a> {
 
     fn start(&mut self, how: How, arguments: Vec<OsString>, attempts: u32) -> Start {
         self.life_began = SystemTime::now();
-        let ours = self.setup.hook_plugin.iter().flat_map(|p| ["--plugin-dir".into(), p.clone().into()]);
+        let ours = self
+            .setup
+            .hook_plugin
+            .iter()
+            .flat_map(|p| ["--plugin-dir".into(), p.clone().into()]);
         let arguments = ours.chain(arguments).collect();
         let id = self.id.clone();
         let transcript_bytes = id.as_deref().map_or(0, |id| self.transcript_bytes(id));
@@ -143,7 +156,9 @@ impl<'a> Conversation<'a> {
         if invocation.starts_session() == StartsSession::No {
             Some("this command line holds no conversation in this terminal")
         } else if invocation.reads_stream_json() {
-            Some("a program feeds this session through stdin (--input-format stream-json) and must start it again itself")
+            Some(
+                "a program feeds this session through stdin (--input-format stream-json) and must start it again itself",
+            )
         } else if invocation.keeps_no_transcript() {
             Some("--no-session-persistence leaves nothing to resume")
         } else if invocation.is_print() && !self.setup.config.continue_turn {
@@ -157,7 +172,10 @@ impl<'a> Conversation<'a> {
     pub fn observe(&mut self, client_pid: i32) -> Observed {
         let told = self.own_words(client_pid);
         // Without a status (2.1.110) the file names the conversation of the start, for ever.
-        let current = told.as_ref().filter(|t| t.turn != Turn::Unknown).and_then(|t| t.id.clone());
+        let current = told
+            .as_ref()
+            .filter(|t| t.turn != Turn::Unknown)
+            .and_then(|t| t.id.clone());
         if self.id.is_none() {
             self.id = told.as_ref().and_then(|t| t.id.clone());
         }
@@ -178,7 +196,11 @@ impl<'a> Conversation<'a> {
 
     /// `sessions/PID.json`, written by newer clients; one left by an earlier process of this pid is not ours.
     fn own_words(&self, client_pid: i32) -> Option<Observed> {
-        let path = self.setup.client_folder.as_ref()?.join(format!("sessions/{client_pid}.json"));
+        let path = self
+            .setup
+            .client_folder
+            .as_ref()?
+            .join(format!("sessions/{client_pid}.json"));
         let written = fs::metadata(&path).ok()?.modified().ok()?;
         if written < self.life_began {
             return None;
@@ -193,7 +215,12 @@ impl<'a> Conversation<'a> {
             Some(_) => Turn::Busy,
             None => Turn::Unknown,
         };
-        Some(Observed { id: text("sessionId").filter(|id| is_uuid(id)).map(str::to_owned), turn })
+        Some(Observed {
+            id: text("sessionId")
+                .filter(|id| is_uuid(id))
+                .map(str::to_owned),
+            turn,
+        })
     }
 
     /// What `claude-safectl hook session-start` wrote into the session's folder.
@@ -206,11 +233,17 @@ impl<'a> Conversation<'a> {
     fn transcript(&self, id: &str) -> Option<PathBuf> {
         let projects = self.setup.client_folder.as_ref()?.join("projects");
         let name = format!("{id}.jsonl");
-        fs::read_dir(projects).ok()?.flatten().map(|e| e.path().join(&name)).find(|p| p.is_file())
+        fs::read_dir(projects)
+            .ok()?
+            .flatten()
+            .map(|e| e.path().join(&name))
+            .find(|p| p.is_file())
     }
 
     fn transcript_bytes(&self, id: &str) -> u64 {
-        self.transcript(id).and_then(|p| fs::metadata(p).ok()).map_or(0, |m| m.len())
+        self.transcript(id)
+            .and_then(|p| fs::metadata(p).ok())
+            .map_or(0, |m| m.len())
     }
 
     /// The last resort after a `/clear` in a client that tells nothing: a transcript beside ours
@@ -220,7 +253,9 @@ impl<'a> Conversation<'a> {
         let mut at = self.transcript(self.id.as_deref()?)?;
         let mut found = None;
         for _ in 0..1000 {
-            let Some(next) = self.successor(&at) else { break };
+            let Some(next) = self.successor(&at) else {
+                break;
+            };
             found = next.file_stem().and_then(|s| s.to_str()).map(str::to_owned);
             at = next;
         }
@@ -236,7 +271,10 @@ impl<'a> Conversation<'a> {
             .map(|entry| entry.path())
             .filter(|path| {
                 path != ours
-                    && path.file_stem().and_then(|s| s.to_str()).is_some_and(is_uuid)
+                    && path
+                        .file_stem()
+                        .and_then(|s| s.to_str())
+                        .is_some_and(is_uuid)
                     && written(path).is_some_and(|w| w > ours_written && w > self.life_began)
                     && transcript::head_of(path)
                         .is_some_and(|h| h.cleared && h.prompt_id.as_ref() == Some(&prompt_id))
@@ -256,7 +294,11 @@ impl<'a> Conversation<'a> {
             return Err("it told no conversation that could be resumed".to_owned());
         };
         self.id = Some(id.clone());
-        let how = if self.transcript(&id).is_some() { How::Resume } else { How::Anew };
+        let how = if self.transcript(&id).is_some() {
+            How::Resume
+        } else {
+            How::Anew
+        };
         // A life that took up a turn and was ended before it wrote anything: still that turn.
         let cut_off = match end.turn {
             Turn::Busy => true,
@@ -281,7 +323,8 @@ impl<'a> Conversation<'a> {
             (How::Anew, true) => How::Resume,
             _ => return None,
         };
-        self.begin(how, &id, last.resumes_turn, last.attempts + 1).ok()
+        self.begin(how, &id, last.resumes_turn, last.attempts + 1)
+            .ok()
     }
 
     fn begin(&mut self, how: How, id: &str, cut_off: bool, attempts: u32) -> Result<Start, String> {

@@ -33,12 +33,13 @@ impl Target {
             None => signals::send(self.id.pid, signo),
         };
     }
-
 }
 
 /// Does this very process still run?
 fn is_alive(processes: &mut Proc, id: ProcessId) -> bool {
-    processes.stat(id.pid, None).is_ok_and(|stat| stat.id == id && !stat.is_dead())
+    processes
+        .stat(id.pid, None)
+        .is_ok_and(|stat| stat.id == id && !stat.is_dead())
 }
 
 /// Processes that were asked to end.
@@ -51,11 +52,23 @@ pub struct Ending {
 
 impl Ending {
     /// Sends TERM to these processes, and to their process group if it is not also ours.
-    pub fn begin(processes: &mut Proc, ids: &[ProcessId], group: Option<i32>, grace_ms: u64) -> Self {
-        let targets: Vec<Target> =
-            ids.iter().filter_map(|id| Target::open(processes, *id)).collect();
+    pub fn begin(
+        processes: &mut Proc,
+        ids: &[ProcessId],
+        group: Option<i32>,
+        grace_ms: u64,
+    ) -> Self {
+        let targets: Vec<Target> = ids
+            .iter()
+            .filter_map(|id| Target::open(processes, *id))
+            .collect();
         let group = group.filter(|g| *g > 1 && *g != own_ids().pgid);
-        let ending = Self { targets, group, kill_at_ms: now_ms() + grace_ms, killed: false };
+        let ending = Self {
+            targets,
+            group,
+            kill_at_ms: now_ms() + grace_ms,
+            killed: false,
+        };
         ending.send(SIGTERM);
         ending
     }
@@ -109,7 +122,13 @@ impl Ending {
             let left_ms = self.kill_at_ms.saturating_sub(now).max(1);
             match self.targets.first().and_then(|t| t.handle.as_ref()) {
                 Some(handle) => {
-                    wait::wait(&[Source { fd: handle.as_fd(), urgent: false }], Some(left_ms));
+                    wait::wait(
+                        &[Source {
+                            fd: handle.as_fd(),
+                            urgent: false,
+                        }],
+                        Some(left_ms),
+                    );
                 }
                 None => {
                     wait::wait(&[], Some(left_ms.min(10)));

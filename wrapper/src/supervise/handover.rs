@@ -58,7 +58,11 @@ impl Handover {
     fn variable(&self, pid: i32) -> OsString {
         let mut text = format!("{VARIABLE}=1;pid={pid}").into_bytes();
         if !self.launchers.is_empty() {
-            let pairs: Vec<String> = self.launchers.iter().map(|file| format!("{}:{}", file.dev, file.ino)).collect();
+            let pairs: Vec<String> = self
+                .launchers
+                .iter()
+                .map(|file| format!("{}:{}", file.dev, file.ino))
+                .collect();
             text.extend_from_slice(format!(";launch={}", pairs.join(",")).as_bytes());
         }
         if let Some(page) = &self.page {
@@ -120,7 +124,10 @@ mod tests {
 
     #[test]
     fn an_empty_preload_of_the_user_can_be_told_from_none() {
-        assert_eq!(handover().environment(&strings(&["LD_PRELOAD="]), 1)[0], "LD_PRELOAD=/lib/g.so:");
+        assert_eq!(
+            handover().environment(&strings(&["LD_PRELOAD="]), 1)[0],
+            "LD_PRELOAD=/lib/g.so:"
+        );
         assert_eq!(handover().environment(&[], 1)[0], "LD_PRELOAD=/lib/g.so");
     }
 

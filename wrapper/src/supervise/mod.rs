@@ -35,7 +35,8 @@ use crate::os::wait::{self, Source, Timer};
 use crate::state::{self, SessionFolder};
 use crate::watch::proc_fs::Proc;
 use crate::watch::{
-    EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms, pressure, verdict,
+    EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
+    pressure, verdict,
 };
 use conversation::{Conversation, Start};
 use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS, end_leftovers};
@@ -177,7 +178,11 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
     };
     let status = supervisor.run(client);
     state::remove_dead(&setup.state_base, |pid| {
-        supervisor.processes.stat(pid, None).ok().map(|stat| stat.id.start_ticks)
+        supervisor
+            .processes
+            .stat(pid, None)
+            .ok()
+            .map(|stat| stat.id.start_ticks)
     });
     status
 }
@@ -216,13 +221,22 @@ impl LifeEnd {
 }
 
 fn argv(client: &Client, arguments: &[OsString]) -> Vec<OsString> {
-    std::iter::once(client.argv0.clone()).chain(arguments.iter().cloned()).collect()
+    std::iter::once(client.argv0.clone())
+        .chain(arguments.iter().cloned())
+        .collect()
 }
 
 fn cannot_execute(client: &Client, failure: &std::io::Error) -> u8 {
-    notice::line(&format!("cannot execute {}: {failure}", client.path.display()));
+    notice::line(&format!(
+        "cannot execute {}: {failure}",
+        client.path.display()
+    ));
     // As a shell says it: 127 not there, 126 there but not executable.
-    if failure.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
+    if failure.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }
 }
 
 impl Supervisor<'_> {
@@ -239,7 +253,10 @@ impl Supervisor<'_> {
             self.settle_terminal(&end);
             let Some(memory) = &end.memory else {
                 let refused = self.asked_to_end.is_none() && end.is_early_failure();
-                if let Some(next) = refused.then(|| self.conversation.after_refusal(&start)).flatten() {
+                if let Some(next) = refused
+                    .then(|| self.conversation.after_refusal(&start))
+                    .flatten()
+                {
                     notice::line(&next.announcement(budget.restarts()));
                     start = next;
                     continue;
@@ -300,8 +317,12 @@ impl Supervisor<'_> {
         let oom_kills = oom_kills();
         let pid = process::spawn(&launch, &self.setup.inherited)?;
         let started_ms = process::now_ms();
-        let first_look_ms =
-            next_look_ms(&Sample::default(), &self.limits, &History::default(), self.ceiling_s());
+        let first_look_ms = next_look_ms(
+            &Sample::default(),
+            &self.limits,
+            &History::default(),
+            self.ceiling_s(),
+        );
         let mut life = Life {
             pid,
             handle: PidFd::open(pid),
@@ -318,7 +339,9 @@ impl Supervisor<'_> {
         let memory = life.memory.take().or_else(|| {
             let killed = change == Change::Signaled(signals::SIGKILL);
             let by_kernel = self::oom_kills() > oom_kills;
-            let near = life.last.is_some_and(|s| s.total_kib >= self.limits.idle_kib);
+            let near = life
+                .last
+                .is_some_and(|s| s.total_kib >= self.limits.idle_kib);
             (killed && (by_kernel || near)).then(|| self.killed_for_memory(&life, by_kernel))
         });
         if memory.is_some() {
@@ -328,7 +351,11 @@ impl Supervisor<'_> {
                 end_leftovers(&mut self.processes, &ids);
             }
         }
-        Ok(LifeEnd { change, lived_ms: process::now_ms() - started_ms, memory })
+        Ok(LifeEnd {
+            change,
+            lived_ms: process::now_ms() - started_ms,
+            memory,
+        })
     }
 
     fn ceiling_s(&self) -> u64 {
@@ -346,12 +373,24 @@ impl Supervisor<'_> {
                 .fold(life.look_at_ms, u64::min);
             self.timer.arm(due.saturating_sub(now));
             let mut sources = vec![
-                Source { fd: self.signal_queue.as_fd(), urgent: false },
-                Source { fd: self.timer.as_fd(), urgent: false },
+                Source {
+                    fd: self.signal_queue.as_fd(),
+                    urgent: false,
+                },
+                Source {
+                    fd: self.timer.as_fd(),
+                    urgent: false,
+                },
             ];
-            sources.extend(life.handle.as_ref().map(|h| Source { fd: h.as_fd(), urgent: false }));
+            sources.extend(life.handle.as_ref().map(|h| Source {
+                fd: h.as_fd(),
+                urgent: false,
+            }));
             let trigger_at = sources.len();
-            sources.extend(self.trigger.as_ref().map(|t| Source { fd: t.as_fd(), urgent: true }));
+            sources.extend(self.trigger.as_ref().map(|t| Source {
+                fd: t.as_fd(),
+                urgent: true,
+            }));
             let ready = wait::wait(&sources, None);
 
             while let Some(signo) = self.signal_queue.next() {
@@ -384,8 +423,10 @@ impl Supervisor<'_> {
             self.notifier.reap();
             return;
         }
-        if matches!(signo, signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM)
-            && life.ending.is_some()
+        if matches!(
+            signo,
+            signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM
+        ) && life.ending.is_some()
         {
             self.asked_to_end = Some(signo);
         }
@@ -411,11 +452,17 @@ impl Supervisor<'_> {
         };
         let verdict = verdict(sample, &self.limits, &life.history);
         life.history.note(sample, &self.limits, &verdict);
-        life.look_at_ms =
-            now + next_look_ms(sample, &self.limits, &life.history, self.ceiling_s());
-        let seen = Seen { client: sample.client, total_kib: sample.total_kib };
+        life.look_at_ms = now + next_look_ms(sample, &self.limits, &life.history, self.ceiling_s());
+        let seen = Seen {
+            client: sample.client,
+            total_kib: sample.total_kib,
+        };
         life.last = Some(seen);
-        if life.tool.as_ref().is_some_and(|t| t.is_over(&mut self.processes)) {
+        if life
+            .tool
+            .as_ref()
+            .is_some_and(|t| t.is_over(&mut self.processes))
+        {
             life.tool = None;
         }
         if let Some(ending) = &mut life.ending {
@@ -468,8 +515,12 @@ impl Supervisor<'_> {
                 notice::memory(self.limits.limit_kib),
             ),
         );
-        life.tool =
-            Some(Ending::begin(&mut self.processes, &tool.members, tool.pgid, TOOL_GRACE_MS));
+        life.tool = Some(Ending::begin(
+            &mut self.processes,
+            &tool.members,
+            tool.pgid,
+            TOOL_GRACE_MS,
+        ));
     }
 
     /// Asks the client to leave, for a restart.
@@ -484,15 +535,23 @@ impl Supervisor<'_> {
             id: observed.id,
             turn: observed.turn,
         });
-        life.ending =
-            Some(Ending::begin(&mut self.processes, &[seen.client], None, CLIENT_GRACE_MS));
+        life.ending = Some(Ending::begin(
+            &mut self.processes,
+            &[seen.client],
+            None,
+            CLIENT_GRACE_MS,
+        ));
     }
 
     fn killed_for_memory(&mut self, life: &Life, by_kernel: bool) -> MemoryEnd {
         let client_pid = life.last.map_or(life.pid, |s| s.client.pid);
         let observed = self.conversation.observe(client_pid);
         let kib = life.last.map_or(0, |s| s.total_kib);
-        let by = if by_kernel { "the kernel, out of memory," } else { "somebody" };
+        let by = if by_kernel {
+            "the kernel, out of memory,"
+        } else {
+            "somebody"
+        };
         MemoryEnd {
             reason: format!(
                 "{by} killed claude (SIGKILL); its memory was last seen at {}, the limit is {}",
@@ -543,7 +602,13 @@ impl Supervisor<'_> {
             if left == 0 {
                 return None;
             }
-            wait::wait(&[Source { fd: self.signal_queue.as_fd(), urgent: false }], Some(left));
+            wait::wait(
+                &[Source {
+                    fd: self.signal_queue.as_fd(),
+                    urgent: false,
+                }],
+                Some(left),
+            );
         }
     }
 
@@ -552,7 +617,11 @@ impl Supervisor<'_> {
         if let Some(folder) = &self.setup.folder {
             let _ = folder.write(
                 "session",
-                &format!("wrapper_pid={}\nclient_pid={}\n", std::process::id(), life.pid),
+                &format!(
+                    "wrapper_pid={}\nclient_pid={}\n",
+                    std::process::id(),
+                    life.pid
+                ),
             );
         }
     }

@@ -17,7 +17,11 @@ pub struct Notifier {
 impl Notifier {
     /// `drawn_on`: the client draws on the terminal that standard error may be.
     pub fn new(drawn_on: bool) -> Self {
-        Self { drawn_on: drawn_on && is_terminal(2), held_back: Vec::new(), senders: Vec::new() }
+        Self {
+            drawn_on: drawn_on && is_terminal(2),
+            held_back: Vec::new(),
+            senders: Vec::new(),
+        }
     }
 
     /// Tells it now, in the way that fits.
@@ -51,7 +55,8 @@ impl Notifier {
 
     /// Takes the status of notifications that were sent.
     pub fn reap(&mut self) {
-        self.senders.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.senders
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     /// The screen is free: the lines that waited.

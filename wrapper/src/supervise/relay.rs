@@ -19,7 +19,10 @@ impl Relay {
     /// Starts the sentinel. Without one (no process left), the terminal's signals are taken for
     /// the group's and all others for ours.
     pub fn start() -> Self {
-        Self { sentinel: Sentinel::start().ok(), carried: 0 }
+        Self {
+            sentinel: Sentinel::start().ok(),
+            carried: 0,
+        }
     }
 
     /// Must this signal, just read from our queue, be passed on to the client?
@@ -36,7 +39,10 @@ impl Relay {
             );
         };
         let path = format!("/proc/{}/status", sentinel.pid());
-        let pending = std::fs::read_to_string(path).ok().and_then(|s| pending_mask(&s)).unwrap_or(0);
+        let pending = std::fs::read_to_string(path)
+            .ok()
+            .and_then(|s| pending_mask(&s))
+            .unwrap_or(0);
         if pending & bit == 0 {
             return true;
         }

@@ -38,10 +38,14 @@ impl Budget {
             self.short_in_a_row += 1;
         }
         if self.short_in_a_row > SHORT_LIVES {
-            return Next::GiveUp { short_lives: self.short_in_a_row };
+            return Next::GiveUp {
+                short_lives: self.short_in_a_row,
+            };
         }
         self.restarts += 1;
-        Next::StartIn { delay_ms: BACK_OFF_MS[self.short_in_a_row] }
+        Next::StartIn {
+            delay_ms: BACK_OFF_MS[self.short_in_a_row],
+        }
     }
 
     /// How often the session was started again.
@@ -67,7 +71,12 @@ mod tests {
             last = delay_ms;
         }
         assert!(last >= 4_000);
-        assert_eq!(budget.life_ended(5_000), Next::GiveUp { short_lives: SHORT_LIVES + 1 });
+        assert_eq!(
+            budget.life_ended(5_000),
+            Next::GiveUp {
+                short_lives: SHORT_LIVES + 1
+            }
+        );
         assert_eq!(budget.restarts(), 5);
     }
 
@@ -76,9 +85,15 @@ mod tests {
         let mut budget = Budget::default();
         for _ in 0..100 {
             for _ in 0..SHORT_LIVES {
-                assert!(matches!(budget.life_ended(SHORT_LIFE_MS - 1), Next::StartIn { .. }));
+                assert!(matches!(
+                    budget.life_ended(SHORT_LIFE_MS - 1),
+                    Next::StartIn { .. }
+                ));
             }
-            assert_eq!(budget.life_ended(SHORT_LIFE_MS), Next::StartIn { delay_ms: 0 });
+            assert_eq!(
+                budget.life_ended(SHORT_LIFE_MS),
+                Next::StartIn { delay_ms: 0 }
+            );
         }
     }
 }

@@ -55,7 +55,11 @@ impl<'a> Statistics<'a> {
     /// The configured log, then the one in the state folder.
     fn places(&self) -> Vec<PathBuf> {
         let mut places = vec![self.setup.config.guard_log.clone()];
-        let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let folder = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         let state = folder("XDG_STATE_HOME")
             .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
             .map(|state| state.join("claude-safe"));

@@ -9,7 +9,8 @@ use crate::os::terminal::{ControllingTerminal, is_terminal};
 /// alternate screen, scroll margins, attributes; wrapping and the cursor switched on.
 /// The cursor is saved first: leaving the alternate screen restores the cursor saved at its entry,
 /// and where none was entered, this one; setting margins would send it home.
-const SANE: &[u8] = b"\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\
+const SANE: &[u8] =
+    b"\x1b[?2026l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\
 \x1b[?1004l\x1b[?2004l\x1b[?2031l\x1b[<u\x1b[>4m\x1b[?1l\x1b7\x1b[?1049l\x1b7\x1b[r\x1b8\
 \x1b[0m\x1b[?7h\x1b[?25h\r\n";
 
@@ -23,7 +24,10 @@ impl TerminalKeeper {
     /// Remembers the settings. `interactive`: the client draws on the screen.
     pub fn remember(interactive: bool) -> Self {
         let terminal = ControllingTerminal::open();
-        Self { terminal, screen: interactive && is_terminal(1) }
+        Self {
+            terminal,
+            screen: interactive && is_terminal(1),
+        }
     }
 
     /// Does the client draw on this terminal?

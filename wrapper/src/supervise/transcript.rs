@@ -24,8 +24,12 @@ const TAIL_BYTES: [u64; 3] = [64 << 10, 1 << 20, 16 << 20];
 
 /// Whether a turn was under way when this transcript was last written.
 pub fn turn_of(path: &Path) -> Turn {
-    let Ok(mut file) = File::open(path) else { return Turn::Unknown };
-    let Ok(len) = file.seek(SeekFrom::End(0)) else { return Turn::Unknown };
+    let Ok(mut file) = File::open(path) else {
+        return Turn::Unknown;
+    };
+    let Ok(len) = file.seek(SeekFrom::End(0)) else {
+        return Turn::Unknown;
+    };
     for tail in TAIL_BYTES {
         let from = len.saturating_sub(tail);
         let mut text = Vec::new();
@@ -61,11 +65,18 @@ fn turn_after(entry: &Value) -> Option<Turn> {
         "assistant" if is("isApiErrorMessage") => Some(Turn::Idle),
         // A text ahead of a tool call is a line of its own, and says "tool_use" as well.
         "assistant" => {
-            let stop = entry.get("message")?.get("stop_reason").and_then(Value::as_str);
+            let stop = entry
+                .get("message")?
+                .get("stop_reason")
+                .and_then(Value::as_str);
             let calls = stop == Some("tool_use") || has_block(content, "tool_use");
             Some(if calls { Turn::Busy } else { Turn::Idle })
         }
-        "user" => Some(if is_prompt_or_result(content) { Turn::Busy } else { Turn::Idle }),
+        "user" => Some(if is_prompt_or_result(content) {
+            Turn::Busy
+        } else {
+            Turn::Idle
+        }),
         _ => None,
     }
 }
@@ -86,7 +97,9 @@ fn is_prompt_or_result(content: &Value) -> bool {
     }
     let text = match content {
         Value::String(text) => text.as_str(),
-        _ => blocks(content).find_map(|b| b.get("text")?.as_str()).unwrap_or(""),
+        _ => blocks(content)
+            .find_map(|b| b.get("text")?.as_str())
+            .unwrap_or(""),
     };
     const NOT_FOR_THE_MODEL: [&str; 6] = [
         "[Request interrupted by user",
@@ -96,7 +109,9 @@ fn is_prompt_or_result(content: &Value) -> bool {
         "<local-command-stderr>",
         "<bash-stdout>",
     ];
-    !NOT_FOR_THE_MODEL.iter().any(|start| text.trim_start().starts_with(start))
+    !NOT_FOR_THE_MODEL
+        .iter()
+        .any(|start| text.trim_start().starts_with(start))
 }
 
 /// What the first lines of a transcript tell.
@@ -110,8 +125,15 @@ pub struct Head {
 /// The first lines of a transcript.
 pub fn head_of(path: &Path) -> Option<Head> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(TAIL_BYTES[0]).read_to_end(&mut text).ok()?;
-    let mut head = Head { cleared: false, prompt_id: None };
+    File::open(path)
+        .ok()?
+        .take(TAIL_BYTES[0])
+        .read_to_end(&mut text)
+        .ok()?;
+    let mut head = Head {
+        cleared: false,
+        prompt_id: None,
+    };
     for entry in entries(&text).filter(|e| text_of(e, "type") == Some("user")) {
         if head.prompt_id.is_none() {
             head.prompt_id = text_of(&entry, "promptId").map(str::to_owned);
@@ -131,7 +153,8 @@ pub fn head_of(path: &Path) -> Option<Head> {
 pub fn last_prompt_id(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let len = file.seek(SeekFrom::End(0)).ok()?;
-    file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES[1]))).ok()?;
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES[1])))
+        .ok()?;
     let mut text = Vec::new();
     file.take(TAIL_BYTES[1]).read_to_end(&mut text).ok()?;
     let ids = entries(&text).filter_map(|e| text_of(&e, "promptId").map(str::to_owned));
@@ -141,13 +164,20 @@ pub fn last_prompt_id(path: &Path) -> Option<String> {
 /// The working folder that the last entry which names one names.
 pub fn folder_of(path: &Path) -> Option<PathBuf> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(TAIL_BYTES[1]).read_to_end(&mut text).ok()?;
-    let folder = entries(&text).filter_map(|e| text_of(&e, "cwd").map(PathBuf::from)).last()?;
+    File::open(path)
+        .ok()?
+        .take(TAIL_BYTES[1])
+        .read_to_end(&mut text)
+        .ok()?;
+    let folder = entries(&text)
+        .filter_map(|e| text_of(&e, "cwd").map(PathBuf::from))
+        .last()?;
     folder.is_dir().then_some(folder)
 }
 
 fn entries(text: &[u8]) -> impl Iterator<Item = Value> {
-    text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
+    text.split(|b| *b == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 fn text_of<'a>(entry: &'a Value, key: &str) -> Option<&'a str> {
@@ -161,8 +191,10 @@ mod tests {
     const PROMPT: &str = r#"{"type":"user","message":{"role":"user","content":"do it"}}"#;
     const CALL: &str = r#"{"type":"assistant","message":{"content":[{"type":"text","text":"x"},{"type":"tool_use","id":"t"}]}}"#;
     const RESULT: &str = r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t","content":"[Request interrupted by user"}]}}"#;
-    const ANSWER: &str = r#"{"type":"assistant","message":{"content":[{"type":"text","text":"done"}]}}"#;
-    const SIDE: &str = r#"{"type":"assistant","isSidechain":true,"message":{"content":[{"type":"tool_use"}]}}"#;
+    const ANSWER: &str =
+        r#"{"type":"assistant","message":{"content":[{"type":"text","text":"done"}]}}"#;
+    const SIDE: &str =
+        r#"{"type":"assistant","isSidechain":true,"message":{"content":[{"type":"tool_use"}]}}"#;
     const STOPPED: &str = r#"{"type":"user","message":{"content":[{"type":"text","text":"[Request interrupted by user for tool use]"}]}}"#;
     const OTHER: &str = r#"{"type":"file-history-snapshot","messageId":"m"}"#;
 

@@ -1,0 +1,508 @@
+//! `claude-safectl doctor`: what is in force on this machine, for this client, and why the rest is not.
+//!
+//! Claims nothing that it did not check here, and no mechanism that is not built yet. Probes; leaves
+//! nothing behind.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::style::{Style, Tone, columns};
+use super::{Answer, Request, exit};
+use crate::client::capabilities::Capabilities;
+use crate::client::find::{Client, NotFound, Search, find};
+use crate::client::guard_lib::{self, GuardFile};
+use crate::client::kind::GuardLoad;
+use crate::config::memory::{Memory, unified_cgroup_folder};
+use crate::config::{Config, Loaded, Sources, load};
+use crate::os::machine::{PressureTrigger, pidfd_works, pressure_trigger};
+
+pub(super) fn run(request: &Request) -> Answer {
+    let report = Report::of_this_machine();
+    let text = if request.json {
+        format!("{:#}\n", report.in_json())
+    } else {
+        report.in_words(request.style)
+    };
+    let code = if report.client.is_ok() {
+        exit::DONE
+    } else {
+        exit::TROUBLE
+    };
+    Answer { text, code }
+}
+
+/// What this kernel offers.
+struct Kernel {
+    pidfd: bool,
+    pressure: PressureTrigger,
+    /// `/proc/PID/task/TID/children`
+    children_files: bool,
+    /// Swap areas in use, by their names in `/proc/swaps`.
+    swaps: Vec<String>,
+    /// Our folder in cgroup v2.
+    cgroup: Option<PathBuf>,
+}
+
+impl Kernel {
+    fn probe(proc_root: &Path) -> Kernel {
+        let children = format!("self/task/{}/children", std::process::id());
+        let swaps = std::fs::read_to_string(proc_root.join("swaps")).unwrap_or_default();
+        Kernel {
+            pidfd: pidfd_works(),
+            pressure: pressure_trigger(&proc_root.join("pressure/memory")),
+            children_files: std::fs::read(proc_root.join(children)).is_ok(),
+            swaps: swaps
+                .lines()
+                .skip(1)
+                .filter_map(|line| line.split_ascii_whitespace().next())
+                .map(str::to_owned)
+                .collect(),
+            cgroup: unified_cgroup_folder(proc_root).filter(|folder| folder.is_dir()),
+        }
+    }
+
+    fn swap_in_words(&self) -> String {
+        match self.swaps.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        }
+    }
+
+    fn pressure_in_words(&self) -> &'static str {
+        match self.pressure {
+            PressureTrigger::Permitted => "trigger permitted",
+            PressureTrigger::NotPermitted => "no right to set a trigger: polling",
+            PressureTrigger::NoPressureInformation => "not in this kernel: polling",
+        }
+    }
+}
+
+/// One tier, as it is here.
+#[derive(Debug, PartialEq, Eq)]
+struct Tier {
+    name: &'static str,
+    in_force: Vec<String>,
+    not_in_force: Vec<String>,
+}
+
+struct Report {
+    config: Config,
+    complaints: Vec<String>,
+    memory: Option<Memory>,
+    client: Result<Client, NotFound>,
+    knows: Option<Capabilities>,
+    guard: GuardFile,
+    kernel: Kernel,
+}
+
+impl Report {
+    fn of_this_machine() -> Report {
+        let sources = Sources::of_this_process();
+        let Loaded {
+            config, complaints, ..
+        } = load(&sources);
+        let client = find(&Search::of_this_process(config.client_bin.clone()));
+        let text = client
+            .as_ref()
+            .ok()
+            .and_then(|client| client.kind.text.as_deref());
+        let own_folder = guard_lib::own_folder();
+        let guard = guard_lib::locate(
+            &config.guard_lib,
+            own_folder.as_deref(),
+            Path::new("/"),
+            &sources.trust,
+        );
+        Report {
+            // Without the cache: a doctor looks for himself, and writes nothing.
+            knows: text.map(|text| Capabilities::of(text, None)),
+            config,
+            complaints,
+            memory: sources.memory,
+            client,
+            guard,
+            kernel: Kernel::probe(Path::new("/proc")),
+        }
+    }
+
+    /// What the guard does here, in words.
+    fn guard_effect(&self) -> String {
+        match (&self.guard, &self.client) {
+            (GuardFile::NotUsed { reason, .. }, _) => reason.clone(),
+            (_, Err(_)) => "no client to load it into".to_owned(),
+            (_, Ok(client)) => client.kind.guard_in_words(),
+        }
+    }
+
+    /// What a guard could do in this client, whether there is one or not.
+    fn guard_reach(&self) -> String {
+        match &self.client {
+            Ok(client) => client.kind.guard_in_words(),
+            Err(_) => "no client to load it into".to_owned(),
+        }
+    }
+
+    fn guard_loads(&self) -> bool {
+        let fits = |client: &Client| client.kind.guard == GuardLoad::CanLoad;
+        matches!(self.guard, GuardFile::Usable { .. }) && self.client.as_ref().is_ok_and(fits)
+    }
+
+    fn tiers(&self) -> [Tier; 3] {
+        let config = &self.config;
+        let mut tier_0 = Tier {
+            name: "0 contain",
+            in_force: vec![],
+            not_in_force: vec![],
+        };
+        tier_0.not_in_force.push(if config.contain {
+            "own cgroup and kill order: not in this version".to_owned()
+        } else {
+            "switched off by CLAUDE_SAFE_CONTAIN".to_owned()
+        });
+        let mut tier_1 = Tier {
+            name: "1 reclaim",
+            in_force: vec![],
+            not_in_force: vec![],
+        };
+        tier_1
+            .not_in_force
+            .push("giving memory back: not in this version".to_owned());
+        if self.guard_loads() {
+            let effect = self.guard_effect();
+            tier_1
+                .not_in_force
+                .push(format!("guard: counts and reports only; {effect}"));
+        } else {
+            tier_1
+                .not_in_force
+                .push(format!("guard: {}", self.guard_effect()));
+        }
+        let mut tier_2 = Tier {
+            name: "2 restart",
+            in_force: vec![],
+            not_in_force: vec![],
+        };
+        match (&self.client, config.disable) {
+            (_, true) => tier_2
+                .not_in_force
+                .push("switched off by CLAUDE_SAFE_DISABLE".to_owned()),
+            (Err(_), _) => tier_2.not_in_force.push("there is no client".to_owned()),
+            (Ok(_), false) => {
+                let mib = config.watchdog_threshold_mib;
+                let every = config.watchdog_interval_s;
+                tier_2.in_force.push(format!(
+                    "watch the session's processes, at least every {every} s; restart at {mib} MiB"
+                ));
+                match self.knows {
+                    Some(knows) if knows.session_id => {
+                        tier_2
+                            .in_force
+                            .push("resume the same conversation".to_owned());
+                        if !knows.follows_session {
+                            tier_2.not_in_force.push(
+                                "following /clear through sessions/PID.json: this client does not \
+                                 keep that file up to date"
+                                    .to_owned(),
+                            );
+                        }
+                    }
+                    Some(_) => tier_2.not_in_force.push(
+                        "choosing the conversation's id: this client has no --session-id"
+                            .to_owned(),
+                    ),
+                    None => tier_2.not_in_force.push(
+                        "choosing the conversation's id: what this client knows can't be read"
+                            .to_owned(),
+                    ),
+                }
+            }
+        }
+        [tier_0, tier_1, tier_2]
+    }
+
+    fn memory_in_words(&self) -> String {
+        match &self.memory {
+            None => "unknown".to_owned(),
+            Some(memory) => {
+                let mib = memory.bytes >> 20;
+                match &memory.limited_by {
+                    None => format!("{mib} MiB, of the machine"),
+                    Some(file) => format!("{mib} MiB, limited by {}", file.display()),
+                }
+            }
+        }
+    }
+
+    fn guard_file_in_words(&self) -> String {
+        match &self.guard {
+            GuardFile::Usable { path, .. } => path.display().to_string(),
+            GuardFile::NotUsed { reason, .. } => format!("none: {reason}"),
+        }
+    }
+
+    fn in_words(&self, style: Style) -> String {
+        let mut text = String::new();
+        let mut section = |name: &str, rows: &[[String; 2]]| {
+            text.push_str(&style.paint(Tone::Heading, name));
+            text.push('\n');
+            text.push_str(&columns(rows, 2));
+        };
+        let row = |name: &str, value: String| [name.to_owned(), value];
+        match &self.client {
+            Ok(client) => {
+                let mut rows = vec![
+                    row("file", client.path.display().to_string()),
+                    row("found", client.how.to_string()),
+                    row("kind", client.kind.program.to_string()),
+                ];
+                if client.kind.is_launcher() {
+                    let last = client.kind.final_program.as_ref();
+                    let last =
+                        last.map_or("can't be known".to_owned(), |p| p.display().to_string());
+                    rows.push(row("ends in", last));
+                }
+                if let Some(reach) = client.kind.reach {
+                    rows.push(row("malloc", reach.malloc.as_str().to_owned()));
+                    rows.push(row("mmap", reach.mmap.as_str().to_owned()));
+                    rows.push(row("sigaction", reach.sigaction.as_str().to_owned()));
+                }
+                section("client", &rows);
+            }
+            Err(_) => section(
+                "client",
+                &[row("file", style.paint(Tone::Bad, "none found"))],
+            ),
+        }
+        section(
+            "guard",
+            &[
+                row("library", self.guard_file_in_words()),
+                row("reach", self.guard_reach()),
+            ],
+        );
+        section(
+            "memory",
+            &[
+                row("size", self.memory_in_words()),
+                row(
+                    "tier 1 from",
+                    format!("{} MiB", self.config.guard_threshold_mib),
+                ),
+                row(
+                    "tier 2 from",
+                    format!("{} MiB", self.config.watchdog_threshold_mib),
+                ),
+            ],
+        );
+        let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        let cgroup = self.kernel.cgroup.as_ref();
+        section(
+            "kernel",
+            &[
+                row("pidfd", yes_no(self.kernel.pidfd)),
+                row("pressure", self.kernel.pressure_in_words().to_owned()),
+                row("children files", yes_no(self.kernel.children_files)),
+                row("swap", self.kernel.swap_in_words()),
+                row(
+                    "cgroup v2",
+                    cgroup.map_or("no".to_owned(), |at| at.display().to_string()),
+                ),
+            ],
+        );
+        for tier in self.tiers() {
+            text.push_str(&style.paint(Tone::Heading, &format!("tier {}", tier.name)));
+            text.push('\n');
+            for line in &tier.in_force {
+                text.push_str(&format!(
+                    "  {} {line}\n",
+                    style.paint(Tone::Good, "in force:")
+                ));
+            }
+            for line in &tier.not_in_force {
+                text.push_str(&format!(
+                    "  {} {line}\n",
+                    style.paint(Tone::Bad, "not in force:")
+                ));
+            }
+        }
+        for line in self.all_complaints() {
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+
+    fn all_complaints(&self) -> impl Iterator<Item = &String> {
+        let of_client = match &self.client {
+            Ok(client) => &client.complaints,
+            Err(none) => &none.explanation,
+        };
+        self.complaints.iter().chain(of_client)
+    }
+
+    fn in_json(&self) -> Value {
+        let client = match &self.client {
+            Err(_) => Value::Null,
+            Ok(client) => json!({
+                "path": client.path.to_string_lossy(),
+                "found": client.how.to_string(),
+                "kind": client.kind.program.to_string(),
+                "final_program": client.kind.final_program.as_ref().map(|p| p.to_string_lossy()),
+                "malloc": client.kind.reach.map(|reach| reach.malloc.as_str()),
+                "mmap": client.kind.reach.map(|reach| reach.mmap.as_str()),
+                "sigaction": client.kind.reach.map(|reach| reach.sigaction.as_str()),
+                "knows_session_id": self.knows.map(|knows| knows.session_id),
+                "knows_plugin_dir": self.knows.map(|knows| knows.plugin_dir),
+                "follows_session": self.knows.map(|knows| knows.follows_session),
+            }),
+        };
+        let tiers: Vec<Value> = self
+            .tiers()
+            .into_iter()
+            .map(|tier| {
+                json!({
+                    "tier": tier.name,
+                    "in_force": tier.in_force,
+                    "not_in_force": tier.not_in_force,
+                })
+            })
+            .collect();
+        let library = match &self.guard {
+            GuardFile::Usable { path, .. } => Some(path.to_string_lossy()),
+            GuardFile::NotUsed { .. } => None,
+        };
+        let limited_by = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.limited_by.as_ref());
+        json!({
+            "client": client,
+            "guard": { "library": library, "effect": self.guard_effect(), "reach": self.guard_reach() },
+            "memory": {
+                "bytes": self.memory.as_ref().map(|memory| memory.bytes),
+                "limited_by": limited_by.map(|file| file.to_string_lossy()),
+                "tier_1_mib": self.config.guard_threshold_mib,
+                "tier_2_mib": self.config.watchdog_threshold_mib,
+            },
+            "kernel": {
+                "pidfd": self.kernel.pidfd,
+                "pressure_trigger": self.kernel.pressure == PressureTrigger::Permitted,
+                "children_files": self.kernel.children_files,
+                "swaps": self.kernel.swaps,
+                "cgroup_v2": self.kernel.cgroup.as_ref().map(|at| at.to_string_lossy()),
+            },
+            "tiers": tiers,
+            "complaints": self.all_complaints().collect::<Vec<_>>(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::find::How;
+    use crate::client::kind::examine;
+    use crate::os::files::Trust;
+    use std::ffi::OsString;
+
+    fn report(with_client: bool, environment: &[(&str, &str)], knows: Capabilities) -> Report {
+        let lookup = |name: &str| {
+            environment
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
+        };
+        let sources = Sources {
+            environment: &lookup,
+            user_file: None,
+            system_file: None,
+            memory: Some(Memory {
+                bytes: 8 << 30,
+                limited_by: None,
+            }),
+            trust: Trust::of_this_process(),
+        };
+        let Loaded {
+            config, complaints, ..
+        } = load(&sources);
+        let path = std::env::current_exe().unwrap();
+        let client = if with_client {
+            Ok(Client {
+                kind: examine(&path, None),
+                path,
+                how: How::OnPath,
+                argv0: OsString::from("claude"),
+                complaints: Vec::new(),
+            })
+        } else {
+            Err(NotFound {
+                explanation: vec!["claude-safe: no claude found".to_owned()],
+            })
+        };
+        Report {
+            config,
+            complaints,
+            memory: sources.memory,
+            client,
+            knows: with_client.then_some(knows),
+            guard: GuardFile::Usable {
+                path: "/x/libclaude_guard.so".into(),
+                needs_link: false,
+            },
+            kernel: Kernel::probe(Path::new("/proc")),
+        }
+    }
+
+    const NEW_CLIENT: Capabilities = Capabilities {
+        session_id: true,
+        plugin_dir: true,
+        follows_session: true,
+    };
+
+    #[test]
+    fn only_what_is_built_and_works_is_claimed() {
+        let [tier_0, tier_1, tier_2] = report(true, &[], NEW_CLIENT).tiers();
+        assert_eq!(tier_0.in_force, Vec::<String>::new());
+        assert_eq!(tier_1.in_force, Vec::<String>::new());
+        assert!(tier_1.not_in_force[1].contains("counts and reports only; malloc reachable"));
+        assert!(tier_2.in_force[0].contains("restart at 4096 MiB"));
+        assert_eq!(tier_2.in_force.len(), 2);
+        let old = Capabilities {
+            follows_session: false,
+            ..NEW_CLIENT
+        };
+        let [.., tier_2] = report(true, &[], old).tiers();
+        assert!(tier_2.not_in_force[0].contains("/clear"));
+        let [.., tier_2] = report(true, &[], Capabilities::default()).tiers();
+        assert!(tier_2.not_in_force[0].contains("no --session-id"));
+    }
+
+    #[test]
+    fn without_a_client_or_switched_off_tier_2_is_not_claimed() {
+        for report in [
+            report(false, &[], NEW_CLIENT),
+            report(true, &[("CLAUDE_SAFE_DISABLE", "1")], NEW_CLIENT),
+        ] {
+            let [.., tier_2] = report.tiers();
+            assert_eq!(tier_2.in_force, Vec::<String>::new());
+            assert_eq!(tier_2.not_in_force.len(), 1);
+        }
+    }
+
+    #[test]
+    fn words_and_json_agree_on_what_is_in_force() {
+        let report = report(true, &[("CLAUDE_SAFE_CONTAIN", "no")], NEW_CLIENT);
+        let words = report.in_words(Style::of_stdout());
+        let json = report.in_json();
+        for tier in json["tiers"].as_array().unwrap() {
+            for list in ["in_force", "not_in_force"] {
+                for line in tier[list].as_array().unwrap() {
+                    assert!(words.contains(line.as_str().unwrap()), "{line}");
+                }
+            }
+        }
+        assert_eq!(json["memory"]["tier_2_mib"], 4096);
+        assert_eq!(json["complaints"].as_array().unwrap().len(), 1);
+        assert!(words.contains("CLAUDE_SAFE_CONTAIN=\"no\""));
+    }
+}
