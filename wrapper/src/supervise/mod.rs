@@ -168,7 +168,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         signal_queue,
         timer,
         trigger: pressure_trigger(),
-        relay: Relay::start(),
+        relay: Relay::new(),
         notifier: Notifier::new(keeper.is_drawn_on()),
         keeper,
         statistics: Statistics::new(setup),
@@ -316,6 +316,7 @@ impl Supervisor<'_> {
         };
         let oom_kills = oom_kills();
         let pid = process::spawn(&launch, &self.setup.inherited)?;
+        self.relay.client_started();
         let started_ms = process::now_ms();
         let first_look_ms = next_look_ms(
             &Sample::default(),
