@@ -216,6 +216,19 @@ fn client_of(wrapper: i32) -> i32 {
     })
 }
 
+/// The running tool of the stand-in. Not before its exec: until then it is a copy of the client,
+/// with its environment, in its group, with its handlers and what they write to.
+#[track_caller]
+fn tool_of(client: i32) -> i32 {
+    wait_until("the tool", SOON, || {
+        proc_view::children(client).into_iter().find(|pid| {
+            proc_view::cmdline(*pid)
+                .first()
+                .is_some_and(|a| a == "fake-claude-tool")
+        })
+    })
+}
+
 #[track_caller]
 fn sentinel_of(wrapper: i32) -> i32 {
     wait_until("the sentinel", SOON, || {
@@ -878,16 +891,7 @@ fn environments(
     let mut child = KillOnDrop(command.process_group(0).spawn().unwrap());
     let pid = child.0.id() as i32;
     let client = if who == Bare { pid } else { client_of(pid) };
-    let fake = program("fake-claude");
-    let tool = wait_until("the tool", SOON, || {
-        proc_view::children(client).into_iter().find(|t| {
-            // Not before its exec: until then it shows its parent's.
-            proc_view::exe(*t).as_ref() == Some(&fake)
-                && proc_view::cmdline(*t)
-                    .first()
-                    .is_some_and(|a| a == "fake-claude-tool")
-        })
-    });
+    let tool = tool_of(client);
     let has_guard = |pid| proc_view::maps_contain(pid, "libclaude_guard.so");
     assert_eq!(has_guard(client), guarded, "{who:?}");
     assert!(!has_guard(tool), "a tool is never guarded");
@@ -947,9 +951,7 @@ fn nothing_of_ours_is_open_in_the_client() {
         let pid = child.0.id() as i32;
         let client = if who == Bare { pid } else { client_of(pid) };
         // By then it has opened what it opens, and it is quiet.
-        wait_until("the tool", SOON, || {
-            (!proc_view::children(client).is_empty()).then_some(())
-        });
+        tool_of(client);
         let open = wait_until("quiet descriptors", SOON, || {
             let open = proc_view::descriptors(client);
             // Two pipe ends are the client's own, and a third only while it starts a tool.
@@ -1020,6 +1022,7 @@ impl Recorded {
         let pid = child.0.id() as i32;
         let client = first_line(&record)["ready"].as_i64().unwrap() as i32;
         assert_eq!(client == pid, who == Bare);
+        tool_of(client);
         Recorded {
             child,
             pid,
@@ -1175,9 +1178,7 @@ fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
             let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
             let pid = child.0.id() as i32;
             let client = if who == Bare { pid } else { client_of(pid) };
-            wait_until("the tool", SOON, || {
-                (!proc_view::children(client).is_empty()).then_some(())
-            });
+            tool_of(client);
             send_signal(pid, signal).unwrap();
             let status = ended(&mut child.0);
             let mut said = Vec::new();
@@ -1230,7 +1231,7 @@ fn the_three_signals_that_the_client_obeys_end_it_with_its_own_status() {
                 let mut command = world.print(who, &plan);
                 let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
                 let pid = child.0.id() as i32;
-                first_line(&record);
+                tool_of(first_line(&record)["ready"].as_i64().unwrap() as i32);
                 send_signal(if to_group { -pid } else { pid }, signal).unwrap();
                 let code = ended(&mut child.0).code();
                 let mut said = String::new();
@@ -1269,9 +1270,7 @@ fn usr1_writes_one_line_and_the_client_lives() {
         let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
         let pid = child.0.id() as i32;
         let client = client_of(pid);
-        wait_until("the tool", SOON, || {
-            (!proc_view::children(client).is_empty()).then_some(())
-        });
+        tool_of(client);
         assert_eq!(
             proc_view::maps_contain(client, "libclaude_guard.so"),
             guarded
@@ -1313,9 +1312,7 @@ fn usr1_to_the_group_of_a_guarded_client_writes_one_line() {
     let mut child = KillOnDrop(command.process_group(0).spawn().unwrap());
     let pid = child.0.id() as i32;
     let client = client_of(pid);
-    wait_until("the tool", SOON, || {
-        (!proc_view::children(client).is_empty()).then_some(())
-    });
+    tool_of(client);
     send_signal(-pid, libc::SIGUSR1).unwrap();
     wait_until("a line", SOON, || {
         fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n'))
@@ -1633,7 +1630,7 @@ fn ctrl_c_in_cooked_mode_reaches_a_client_that_catches_it_once() {
             &JobSetup::default(),
         );
         let record = seat.world.file("signals");
-        first_line(&record);
+        tool_of(first_line(&record)["ready"].as_i64().unwrap() as i32);
         for n in 1..=5 {
             seat.type_in("\x03");
             wait_for_signal(&record, libc::SIGINT, n);
@@ -1678,7 +1675,7 @@ fn a_terminal_that_hangs_up_under_us_is_felt_by_the_client_as_bare() {
             record.display()
         );
         let mut child = KillOnDrop(pty.spawn(world.print(who, &plan)).unwrap());
-        first_line(&record);
+        tool_of(first_line(&record)["ready"].as_i64().unwrap() as i32);
         pty.hang_up();
         wait_for_signal(&record, libc::SIGHUP, 1);
         wait_for_signal(&record, libc::SIGCONT, 1);
@@ -1788,9 +1785,7 @@ fn if_we_are_killed_the_client_lives_on_and_the_next_session_cleans_up() {
     let mut child = KillOnDrop(piped(&mut command).process_group(0).spawn().unwrap());
     let pid = child.0.id() as i32;
     let (client, sentinel) = (client_of(pid), sentinel_of(pid));
-    wait_until("the tool", SOON, || {
-        (!proc_view::children(client).is_empty()).then_some(())
-    });
+    tool_of(client);
     let left = world.session_folders();
     assert_eq!(left.len(), 1, "{left:?}");
     send_signal(pid, libc::SIGKILL).unwrap();
@@ -1856,9 +1851,7 @@ fn two_sessions_at_once_share_nothing_of_theirs() {
             let child = KillOnDrop(command.process_group(0).spawn().unwrap());
             let pid = child.0.id() as i32;
             let client = client_of(pid);
-            wait_until("the tool", SOON, || {
-                (!proc_view::children(client).is_empty()).then_some(())
-            });
+            tool_of(client);
             (child, pid, client)
         })
         .collect();
