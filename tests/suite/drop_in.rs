@@ -1170,7 +1170,7 @@ fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
     // Real-time ones among them; not SEGV and BUS, whose first is swallowed by the runtime of the
     // stand-in. The client has handlers for HUP, INT and TERM only.
     let signals = [
-        3, 4, 5, 6, 8, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 63, 64,
+        3, 4, 5, 6, 8, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 32, 34, 35, 63, 64,
     ];
     for signal in signals {
         let ends = BOTH.map(|who| {
@@ -1583,7 +1583,7 @@ fn stop_and_continue_by_pid_reach_the_client_as_bare() {
             seat.send(&format!("killpid {}", libc::SIGCONT));
             seat.report();
             seat.report();
-            assert!(seat.pty.text().contains("ALL DONE"), "{}", seat.pty.text());
+            seat.pty.expect("ALL DONE", SOON);
             seat.seen
         });
         assert_eq!(
@@ -1591,6 +1591,52 @@ fn stop_and_continue_by_pid_reach_the_client_as_bare() {
             [&format!("stopped {stop}"), "continued", "exited 0"]
         );
     }
+}
+
+#[test]
+fn a_stop_of_the_whole_group_and_its_end_are_as_bare() {
+    let reports = same_reports(|who| {
+        let words = ["-p", "say it"];
+        let plan = "rounds=1;round_ms=300;report=SIGNALS";
+        let fake = program("fake-claude");
+        let mut seat = Seat::take(who, &fake, &words, plan, &JobSetup::default());
+        first_line(&seat.world.file("signals"));
+        for _ in 0..3 {
+            seat.send(&format!("kill {}", libc::SIGSTOP));
+            seat.report();
+            seat.send("fg");
+            seat.report();
+        }
+        seat.report();
+        seat.pty.expect("ALL DONE", SOON);
+        seat.seen
+    });
+    let pair = ["stopped 19", "continued"];
+    assert_eq!(reports, [&pair[..], &pair, &pair, &["exited 0"]].concat());
+}
+
+#[test]
+fn a_stop_of_us_alone_can_not_be_passed_on_and_does_no_harm() {
+    // SIGSTOP can't be caught: the one difference. The client works on.
+    let plan = "rounds=1;round_ms=300;report=SIGNALS";
+    let fake = program("fake-claude");
+    let mut seat = Seat::take(
+        Wrapped,
+        &fake,
+        &["-p", "say it"],
+        plan,
+        &JobSetup::default(),
+    );
+    let client = client_of(seat.job.pid());
+    seat.send(&format!("killpid {}", libc::SIGSTOP));
+    assert_eq!(seat.report(), "stopped 19");
+    seat.pty.expect("ALL DONE", SOON);
+    wait_until("its end", SOON, || {
+        (!proc_view::alive(client)).then_some(())
+    });
+    seat.send("fg");
+    assert_eq!(seat.report(), "continued");
+    assert_eq!(seat.report(), "exited 0");
 }
 
 #[test]
@@ -2008,17 +2054,22 @@ fn with_shim(world: &World, make: impl FnOnce(&Path)) -> Command {
 #[test]
 fn a_shim_that_is_us_by_another_name_is_passed_over_without_a_word() {
     let safe = &artifacts().claude_safe;
-    let copy = |to: &Path| {
-        fs::copy(safe, to).unwrap();
+    // Of a copy and of a hard link, nothing tells where the guard is but the folder it lies in.
+    let guard = |to: &Path| {
         let guard = &artifacts().guard;
         fs::copy(guard, to.with_file_name(guard.file_name().unwrap())).unwrap();
     };
+    let copy = |to: &Path| {
+        fs::copy(safe, to).unwrap();
+        guard(to);
+    };
     let link = |to: &Path| symlink(safe, to).unwrap();
     let hard = |to: &Path| {
-        // Another file system knows no hard link across.
+        // No hard link leads across file systems.
         if fs::hard_link(safe, to).is_err() {
             symlink(safe, to).unwrap();
         }
+        guard(to);
     };
     let shows = |to: &Path| {
         executable(to, &format!("#!/bin/sh\nexec {} \"$@\"\n", safe.display()));
