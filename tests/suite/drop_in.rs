@@ -104,6 +104,20 @@ impl World {
 fn executable(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    closed_for_writing(path);
+}
+
+/// Waits until nobody has the file open for writing: a process that another test's thread forked
+/// meanwhile holds it up to its exec, and until then it can't be executed (ETXTBSY). A lease for
+/// reading is granted only then (fcntl(2)).
+fn closed_for_writing(path: &Path) {
+    let file = File::open(path).unwrap();
+    wait_until("the last writer's close", SOON, || {
+        // SAFETY: integers only; the lease ends with the descriptor.
+        let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+        let busy = io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+        (rc == 0 || !busy).then_some(())
+    });
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -1033,6 +1047,27 @@ impl Recorded {
     }
 }
 
+impl Recorded {
+    /// Waits until claude-safe has thought about everything that was sent. The same signal twice
+    /// within that moment (some 100 microseconds) is one to the kernel, or can't be told apart.
+    fn settled(&self) {
+        if self.client == self.pid {
+            return;
+        }
+        wait_until("the end of thinking", SOON, || {
+            let quiet = |pid| proc_view::signal_set(pid, "ShdPnd") == Some(0);
+            let sentinels: Vec<i32> = proc_view::children(self.pid)
+                .into_iter()
+                .filter(|pid| *pid != self.client)
+                .collect();
+            let [sentinel] = sentinels[..] else {
+                return None;
+            };
+            (quiet(self.pid) && quiet(sentinel) && proc_view::alive(sentinel)).then_some(())
+        });
+    }
+}
+
 impl Drop for Recorded {
     fn drop(&mut self) {
         let _ = send_signal(-self.pid, libc::SIGKILL);
@@ -1112,6 +1147,7 @@ fn signals_sent_to_the_group_in_a_hurry_are_never_doubled() {
             send_signal(-session.pid, libc::SIGCONT).unwrap();
             wait_for_signal(&session.record, libc::SIGTERM, n as usize);
             wait_for_signal(&session.record, libc::SIGCONT, n as usize);
+            session.settled();
         }
         send_signal(-session.pid, libc::SIGURG).unwrap();
         wait_for_signal(&session.record, libc::SIGURG, 1);
@@ -1131,6 +1167,7 @@ fn a_signal_to_us_alone_after_one_to_the_group_still_reaches_the_client() {
             send_signal(target, libc::SIGINT).unwrap();
             sent += 1;
             wait_for_signal(&session.record, libc::SIGINT, sent);
+            session.settled();
         }
     }
     send_signal(session.pid, libc::SIGURG).unwrap();
@@ -2061,6 +2098,7 @@ fn a_shim_that_is_us_by_another_name_is_passed_over_without_a_word() {
     };
     let copy = |to: &Path| {
         fs::copy(safe, to).unwrap();
+        closed_for_writing(to);
         guard(to);
     };
     let link = |to: &Path| symlink(safe, to).unwrap();
