@@ -856,11 +856,8 @@ fn nice_session_and_group_are_as_bare() {
             "{who:?}"
         );
         // SAFETY: integers only.
-        assert_eq!(
-            unsafe { libc::getpriority(libc::PRIO_PROCESS, client as u32) },
-            7,
-            "{who:?}"
-        );
+        let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, client as u32) };
+        assert_eq!(nice, 7, "{who:?}");
         send_signal(pid, libc::SIGTERM).unwrap();
         assert_eq!(shell_status(ended(&mut child.0)), 143);
     }
@@ -2067,6 +2064,9 @@ fn a_configured_client_that_is_none_costs_one_line() {
     }
 }
 
+/// A name, and what makes a file at a path.
+type MakeFile<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// A folder earlier on `PATH` than the client's, with a `claude` in it.
 fn with_shim(world: &World, make: impl FnOnce(&Path)) -> Command {
     let shims = world.file("shims");
@@ -2112,7 +2112,7 @@ fn a_shim_that_is_us_by_another_name_is_passed_over_without_a_word() {
     let shows = |to: &Path| {
         executable(to, &format!("#!/bin/sh\nexec {} \"$@\"\n", safe.display()));
     };
-    let makers: [(&str, &dyn Fn(&Path)); 4] = [
+    let makers: [MakeFile<'_>; 4] = [
         ("copy", &copy),
         ("symlink", &link),
         ("hard link", &hard),

@@ -168,7 +168,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         signal_queue,
         timer,
         trigger: pressure_trigger(),
-        relay: Relay::new(),
+        relay: Relay::before_start(),
         notifier: Notifier::new(keeper.is_drawn_on()),
         keeper,
         statistics: Statistics::new(setup),

@@ -17,7 +17,7 @@ pub struct Relay {
 
 impl Relay {
     /// Before a client runs: whatever comes then, the client has not had.
-    pub fn new() -> Self {
+    pub fn before_start() -> Self {
         Self {
             sentinel: None,
             carried: 0,
