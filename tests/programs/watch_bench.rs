@@ -10,12 +10,13 @@ use std::time::Instant;
 use claude_safe::watch::{Look, Watcher};
 
 const ROUNDS: u32 = 15;
+const THREADS: u32 = 20;
 
 fn main() {
     println!("processes  threads  look_ns  naive_ns  naive/look  core_at_100_ms  watcher_kib");
     for processes in [1_u32, 10, 100] {
         let mut target = Command::new(beside("watch-target"))
-            .args(["tree", &processes.to_string(), "20"])
+            .args(["tree", &processes.to_string(), &THREADS.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -53,8 +54,7 @@ fn main() {
         let ratio = naive_ns as f64 / look_ns as f64;
         let core = look_ns as f64 / 1e8 * 100.0;
         println!(
-            "{processes:9}  {:7}  {look_ns:7}  {naive_ns:8}  {ratio:10.1}  {core:13.3}%",
-            20
+            "{processes:9}  {THREADS:7}  {look_ns:7}  {naive_ns:8}  {ratio:10.1}  {core:13.3}%  {watcher_kib:11}"
         );
         drop(target.stdin.take());
         target.wait().expect("its end");

@@ -66,6 +66,27 @@ fn build() -> PathBuf {
     target.join("release")
 }
 
+/// Builds one program of the harness, for another one of them that was built alone.
+///
+/// # Panics
+/// When the build fails.
+pub fn build_program(name: &str) {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--package",
+            "claude-safe-tests",
+        ])
+        .args(["--no-default-features", "--bin", name])
+        .current_dir(workspace())
+        .status()
+        .expect("cargo can be started");
+    assert!(status.success(), "cargo build --bin {name}: {status}");
+}
+
 /// A program of the harness itself, such as `fake-claude`: it lies where cargo put this test, or
 /// one folder up.
 ///

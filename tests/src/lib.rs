@@ -3,8 +3,11 @@
 //! folders, or a process that it did not start.
 
 pub mod artifacts;
+#[cfg(feature = "api")]
 pub mod clients;
+#[cfg(feature = "api")]
 pub mod mock;
+#[cfg(feature = "api")]
 pub mod netns;
 pub mod proc_view;
 pub mod pty;
@@ -12,8 +15,11 @@ pub mod sandbox;
 pub mod wait;
 
 pub use artifacts::{Artifacts, artifacts, program};
+#[cfg(feature = "api")]
 pub use clients::real_client;
+#[cfg(feature = "api")]
 pub use mock::{Mock, Scenario};
+#[cfg(feature = "api")]
 pub use netns::Isolated;
 pub use pty::{Job, JobSetup, KillOnDrop, Modes, Pty};
 pub use sandbox::Sandbox;

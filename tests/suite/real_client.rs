@@ -3,7 +3,7 @@
 //! promise to work with, one after the other: two at once are too much for a small machine.
 
 use claude_safe_tests::clients::{
-    Leak, leak_options, prepare_home, set_up, tool_calls, transcripts,
+    Leak, distinct, leak_options, prepare_home, set_up, tool_calls, transcripts,
 };
 use claude_safe_tests::mock::Scenario;
 use claude_safe_tests::{
@@ -115,7 +115,7 @@ fn text(output: &Output) -> (String, String) {
 /// Every round has exactly one call that was completed, and the work of each was done.
 fn assert_each_round_completed_once(stage: &Stage, rounds: u32) {
     let mut completed: BTreeMap<u32, u32> = BTreeMap::new();
-    for (id, result) in tool_calls(&stage.transcript()) {
+    for (id, result) in distinct(tool_calls(&stage.transcript())) {
         if result.is_some_and(|r| !r.contains("interrupted")) {
             *completed.entry(round_of(&id)).or_default() += 1;
         }
@@ -392,13 +392,17 @@ fn every_way_of_use_is_as_without_us(version: &str) {
         set_up(&mut command, &stage.mock).expect("the mock lives");
         command
     };
-    for words in [
-        &["--version"][..],
-        &["mcp", "list"],
-        &["doctor"],
-        &["--nonsense"],
-        &["mcp", "--help"],
-    ] {
+    // The doctor of 2.1.110 waits for a server that is not there, with us and without.
+    let mut ways = vec![
+        vec!["--version"],
+        vec!["mcp", "list"],
+        vec!["--nonsense"],
+        vec!["mcp", "--help"],
+    ];
+    if version != OLDEST {
+        ways.push(vec!["doctor"]);
+    }
+    for words in &ways {
         let with = stage.claude_safe(words).output().expect("claude-safe");
         let without = bare(words).output().expect("claude");
         assert_eq!(text(&with), text(&without), "{words:?}");

@@ -1,1 +1,665 @@
-//! TODO
+//! Tier 2 from outside, on the stand-in client: what is ended, what is started again, what is said.
+
+use claude_safe_tests::clients::{tool_calls, transcripts};
+use claude_safe_tests::pty::send_signal;
+use claude_safe_tests::{
+    KillOnDrop, Modes, Pty, Sandbox, artifacts, proc_view, program, wait_until,
+};
+use serde_json::Value;
+use std::fs;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// No single step takes longer on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit of most tests. The stand-in itself takes 2 MiB.
+const LIMIT_MIB: u64 = 192;
+
+/// `claude-safe` with the stand-in behind it, which does as `plan` says.
+fn claude_safe(sandbox: &Sandbox, plan: &str, arguments: &[&str]) -> Command {
+    let mut command = sandbox.command(&artifacts().claude_safe);
+    command
+        .args(arguments)
+        .env("CLAUDE_SAFE_BIN", program("fake-claude"))
+        .env("CLAUDE_WATCHDOG_THRESHOLD_MB", LIMIT_MIB.to_string())
+        .env("FAKE_CLAUDE", plan);
+    command
+}
+
+/// A plan in which only the first client leaks, up to 4/3 of the limit.
+fn first_leaks(sandbox: &Sandbox, more: &str) -> String {
+    let once = sandbox.file("once").display().to_string();
+    format!("once={once};leak_mib=256;leak_mib_per_s=150;leak_hold_ms=60000;{more}")
+}
+
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn run(mut command: Command) -> Said {
+    said(command.output().expect("claude-safe"))
+}
+
+fn start(mut command: Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("claude-safe")
+}
+
+/// The lines of the stand-in's `report=` file: one for each time it was started.
+fn reports(sandbox: &Sandbox) -> Vec<Value> {
+    let text = fs::read_to_string(sandbox.file("report")).unwrap_or_default();
+    text.lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect()
+}
+
+fn words_of(report: &Value) -> Vec<String> {
+    let words = report["argv"].as_array().expect("argv");
+    words
+        .iter()
+        .skip(1)
+        .map(|w| w.as_str().expect("text").to_owned())
+        .collect()
+}
+
+fn the_transcript(sandbox: &Sandbox) -> std::path::PathBuf {
+    let all = transcripts(&sandbox.home());
+    assert_eq!(all.len(), 1, "one conversation, one transcript: {all:?}");
+    all[0].clone()
+}
+
+#[test]
+fn a_leak_is_warned_about_restarted_and_the_conversation_finished() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = first_leaks(
+        &sandbox,
+        &format!("rounds=12;round_ms=250;answer=THE END;report={report}"),
+    );
+    let said = run(claude_safe(
+        &sandbox,
+        &plan,
+        &["-p", "--model", "opus", "do it all"],
+    ));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(said.stdout.matches("THE END").count(), 1, "{}", said.stdout);
+    let at = |text: &str| {
+        said.stderr
+            .find(text)
+            .unwrap_or_else(|| panic!("no {text:?} in {}", said.stderr))
+    };
+    assert!(at("memory of this session is at") < at("memory reached"));
+    assert!(at("memory reached") < at("restarting claude and resuming conversation"));
+    assert_eq!(
+        said.stderr.lines().count(),
+        3,
+        "one line each: {}",
+        said.stderr
+    );
+
+    let starts = reports(&sandbox);
+    assert_eq!(starts.len(), 2);
+    let (first, second) = (words_of(&starts[0]), words_of(&starts[1]));
+    assert_eq!(first[0], "--session-id");
+    let id = &first[1];
+    assert_eq!(first[2..], ["-p", "--model", "opus", "do it all"]);
+    assert_eq!(second[..2], ["--resume".to_owned(), id.clone()]);
+    assert!(
+        second[2].contains("Go on exactly where you left off"),
+        "{second:?}"
+    );
+    assert_eq!(second[3..], ["-p", "--model", "opus"]);
+
+    // Every call that was completed was completed once; the one that was cut off may stand without a result.
+    let calls = tool_calls(&the_transcript(&sandbox));
+    assert_eq!(
+        calls.iter().filter(|(_, result)| result.is_some()).count(),
+        12,
+        "{calls:?}"
+    );
+}
+
+#[test]
+fn a_session_that_never_nears_the_limit_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let said = run(claude_safe(
+        &sandbox,
+        "rounds=3;leak_mib=100;leak_mib_per_s=500",
+        &["-p", "do it"],
+    ));
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_client_that_ignores_term_is_killed_and_the_session_goes_on() {
+    let sandbox = Sandbox::new();
+    // Only the first one is deaf, or the last would not end either.
+    let once = sandbox.file("once").display().to_string();
+    let plan =
+        format!("once={once};leak_mib=220;leak_mib_per_s=300;ignore=15;rounds=60;round_ms=250");
+    let mut child = KillOnDrop(start(claude_safe(&sandbox, &plan, &["-p", "do it"])));
+    let status = wait_until("its end", 2 * PATIENCE, || {
+        child.0.try_wait().expect("ours")
+    });
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(child.0.stderr.as_mut().expect("a pipe"), &mut stderr)
+        .expect("text");
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("resuming conversation"), "{stderr}");
+}
+
+#[test]
+fn json_output_arrives_once_with_the_same_conversation() {
+    let sandbox = Sandbox::new();
+    let plan = first_leaks(&sandbox, "rounds=12;round_ms=250");
+    let said = run(claude_safe(
+        &sandbox,
+        &plan,
+        &["-p", "--output-format", "json", "do it all"],
+    ));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let result: Value = serde_json::from_str(said.stdout.trim()).expect("exactly one result");
+    let transcript = the_transcript(&sandbox);
+    assert_eq!(
+        result["session_id"].as_str(),
+        transcript.file_stem().and_then(|s| s.to_str())
+    );
+    assert!(said.stderr.contains("resuming conversation"));
+}
+
+#[test]
+fn a_prompt_through_a_pipe_is_not_asked_for_again() {
+    let sandbox = Sandbox::new();
+    let mut command = claude_safe(
+        &sandbox,
+        &first_leaks(&sandbox, "rounds=12;round_ms=250"),
+        &["-p"],
+    );
+    let mut child = start({
+        command.stdin(Stdio::piped());
+        command
+    });
+    let mut stdin = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut stdin, b"do it through the pipe\n").expect("it reads");
+    drop(stdin);
+    let said = said(child.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("resuming conversation"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(said.stdout.matches("ALL DONE").count(), 1);
+}
+
+#[test]
+fn a_stream_json_session_is_ended_with_the_reason_and_not_restarted() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = first_leaks(&sandbox, &format!("rounds=40;round_ms=250;report={report}"));
+    let line = r#"{"type":"user","message":{"role":"user","content":"do it"}}"#;
+    let mut command = claude_safe(
+        &sandbox,
+        &plan,
+        &[
+            "-p",
+            "--input-format",
+            "stream-json",
+            "--output-format",
+            "stream-json",
+            "--verbose",
+        ],
+    );
+    command.stdin(Stdio::piped());
+    let mut child = start(command);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut stdin, format!("{line}\n").as_bytes()).expect("it reads");
+    let said = said(child.wait_with_output().expect("it ends"));
+    drop(stdin);
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("not restarted: a program feeds this session"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("claude --resume "), "{}", said.stderr);
+    assert_eq!(reports(&sandbox).len(), 1);
+}
+
+#[test]
+fn continue_never_ends_a_print_session_and_tells_how_to_resume() {
+    let sandbox = Sandbox::new();
+    let mut command = claude_safe(
+        &sandbox,
+        &first_leaks(&sandbox, "rounds=40;round_ms=250"),
+        &["-p", "do it"],
+    );
+    command.env("CLAUDE_SAFE_CONTINUE", "never");
+    let said = run(command);
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("not restarted: CLAUDE_SAFE_CONTINUE=never"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("claude --resume "), "{}", said.stderr);
+}
+
+#[test]
+fn before_a_transcript_exists_the_session_starts_anew_under_its_id() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let once = sandbox.file("once").display().to_string();
+    let plan = format!(
+        "once={once};leak_mib=256;leak_mib_per_s=0;transcript_ms=20000;rounds=2;report={report}"
+    );
+    // The second start must not wait those 20 s: it gets a plan of its own through the file that says so.
+    let mut command = claude_safe(&sandbox, &plan, &["-p", "do it"]);
+    command.env("CLAUDE_WATCHDOG_THRESHOLD_MB", "64");
+    let mut child = KillOnDrop(start(command));
+    let starts = wait_until("a second start", PATIENCE, || {
+        let starts = reports(&sandbox);
+        (starts.len() == 2).then_some(starts)
+    });
+    let (first, second) = (words_of(&starts[0]), words_of(&starts[1]));
+    assert_eq!(first, second, "the same id, the same prompt");
+    assert_eq!(first[0], "--session-id");
+    send_signal(child.0.id() as i32, libc::SIGTERM).expect("ours");
+    assert_eq!(child.0.wait().expect("it ends").code(), Some(143));
+}
+
+#[test]
+fn stdin_that_was_a_file_is_read_again_when_nothing_was_saved() {
+    let sandbox = Sandbox::new();
+    let once = sandbox.file("once").display().to_string();
+    fs::write(sandbox.file("prompt"), "do it from the file\n").expect("a file");
+    let plan = format!(
+        "once={once};leak_mib=256;leak_mib_per_s=0;transcript_ms=3000;rounds=2;round_ms=10"
+    );
+    let mut command = claude_safe(&sandbox, &plan, &["-p"]);
+    command
+        .env("CLAUDE_WATCHDOG_THRESHOLD_MB", "64")
+        .stdin(fs::File::open(sandbox.file("prompt")).expect("the file"));
+    let said = run(command);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("begins anew"), "{}", said.stderr);
+    let transcript = fs::read_to_string(the_transcript(&sandbox)).expect("text");
+    assert!(transcript.contains("do it from the file"), "{transcript}");
+}
+
+#[test]
+fn stdin_that_was_a_pipe_and_saved_nowhere_is_said_to_be_lost() {
+    let sandbox = Sandbox::new();
+    let once = sandbox.file("once").display().to_string();
+    let plan = format!("once={once};leak_mib=256;leak_mib_per_s=0;transcript_ms=20000");
+    let mut command = claude_safe(&sandbox, &plan, &["-p"]);
+    command
+        .env("CLAUDE_WATCHDOG_THRESHOLD_MB", "64")
+        .stdin(Stdio::piped());
+    let mut child = start(command);
+    drop(
+        child
+            .stdin
+            .take()
+            .map(|mut s| std::io::Write::write_all(&mut s, b"do it\n")),
+    );
+    let said = said(child.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("not restarted: what stdin held was read"),
+        "{}",
+        said.stderr
+    );
+}
+
+fn a_fat_tool_is_ended(kind: &str) {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = first_leaks(
+        &sandbox,
+        &format!("leak_in={kind};rounds=3;round_ms=100;report={report}"),
+    );
+    let said = run(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+    assert_eq!(said.code, Some(0), "{kind}: {}", said.stderr);
+    assert!(
+        said.stderr.contains("ending the tool "),
+        "{kind}: {}",
+        said.stderr
+    );
+    assert!(
+        !said.stderr.contains("restarting"),
+        "{kind}: {}",
+        said.stderr
+    );
+    assert_eq!(said.stdout.matches("ALL DONE").count(), 1, "{kind}");
+    assert_eq!(
+        reports(&sandbox).len(),
+        1,
+        "{kind}: the client lived through it"
+    );
+}
+
+#[test]
+fn a_fat_tool_in_a_session_of_its_own_is_ended_and_the_client_stays() {
+    a_fat_tool_is_ended("tool");
+}
+
+#[test]
+fn a_fat_tool_in_a_group_of_its_own_is_ended_and_the_client_stays() {
+    a_fat_tool_is_ended("tool_group");
+}
+
+#[test]
+fn a_fat_tool_in_the_clients_own_group_is_ended_and_the_client_stays() {
+    a_fat_tool_is_ended("tool_same");
+}
+
+#[test]
+fn a_fat_child_of_a_tool_is_ended_and_the_client_stays() {
+    a_fat_tool_is_ended("grandchild");
+}
+
+#[test]
+fn pages_that_a_fork_shares_are_no_reason_to_restart() {
+    let sandbox = Sandbox::new();
+    let said = run(claude_safe(
+        &sandbox,
+        "cow_mib=110;rounds=20;round_ms=150",
+        &["-p", "do it"],
+    ));
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (Some(0), ""),
+        "110 MiB twice are not 220"
+    );
+}
+
+#[test]
+fn a_leak_that_never_ends_is_given_up_with_a_clear_end() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = format!("leak_mib=256;leak_mib_per_s=0;rounds=1000;round_ms=50;report={report}");
+    let mut command = claude_safe(&sandbox, &plan, &["-p", "do it"]);
+    command.env("CLAUDE_WATCHDOG_THRESHOLD_MB", "64");
+    let said = run(command);
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("giving up: memory reached the limit 6 times in a row"),
+        "{}",
+        said.stderr
+    );
+    assert!(
+        said.stderr
+            .lines()
+            .last()
+            .unwrap_or("")
+            .contains("claude --resume "),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(reports(&sandbox).len(), 6);
+}
+
+#[test]
+fn who_ended_the_session_before_it_reached_the_limit_has_ended_it() {
+    let sandbox = Sandbox::new();
+    let signals = sandbox.file("signals").display().to_string();
+    // Asked to end at once, it takes five seconds, and passes the limit meanwhile.
+    let plan = format!(
+        "leak_mib=205;leak_mib_per_s=100;rounds=100;round_ms=200;term_ms=5000;signals={signals}"
+    );
+    let child = start(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+    wait_until("the client", PATIENCE, || {
+        fs::read_to_string(sandbox.file("signals"))
+            .ok()
+            .filter(|s| s.contains("ready"))
+    });
+    send_signal(child.id() as i32, libc::SIGTERM).expect("ours");
+    let said = said(child.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(!said.stderr.contains("restarting"), "{}", said.stderr);
+}
+
+#[test]
+fn who_ends_the_session_while_it_is_restarted_ends_it() {
+    let sandbox = Sandbox::new();
+    let signals = sandbox.file("signals").display().to_string();
+    // Not far above the limit, or the grace would be cut short.
+    let plan = format!(
+        "leak_mib=205;leak_mib_per_s=150;rounds=100;round_ms=200;term_ms=4000;signals={signals}"
+    );
+    let child = start(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+    // The first TERM is the supervisor's, for the restart; ours comes while the client still lives.
+    wait_until("the TERM of the supervisor", PATIENCE, || {
+        fs::read_to_string(sandbox.file("signals"))
+            .ok()
+            .filter(|s| s.contains("\"signal\":15"))
+    });
+    send_signal(child.id() as i32, libc::SIGTERM).expect("ours");
+    let said = said(child.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(143), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("not restarted: SIGTERM asked for the end"),
+        "{}",
+        said.stderr
+    );
+}
+
+/// The client's pid as it wrote it down itself.
+fn client_pid(sandbox: &Sandbox) -> i32 {
+    wait_until("the client's own report", PATIENCE, || {
+        reports(sandbox).first()?["pid"]
+            .as_i64()
+            .map(|pid| pid as i32)
+    })
+}
+
+#[test]
+fn a_kill_near_the_limit_counts_as_memory_and_far_from_it_as_somebody_elses() {
+    for (leak_mib, code) in [(180, 0), (60, 137)] {
+        let sandbox = Sandbox::new();
+        let report = sandbox.file("report").display().to_string();
+        let once = sandbox.file("once").display().to_string();
+        let plan = format!(
+            "once={once};leak_mib={leak_mib};leak_mib_per_s=0;rounds=40;round_ms=200;report={report}"
+        );
+        let child = start(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+        let client = client_pid(&sandbox);
+        wait_until("the leak", PATIENCE, || {
+            proc_view::status_kib(client, "RssAnon").filter(|kib| *kib > leak_mib * 1024)
+        });
+        // The supervisor's next look must have seen it: its line for the warning says so.
+        if code == 0 {
+            wait_until("a look after the leak", PATIENCE, || {
+                looked_since(child.id() as i32)
+            });
+        }
+        send_signal(client, libc::SIGKILL).expect("ours");
+        let said = said(child.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, Some(code), "{}", said.stderr);
+        let restarted = said.stderr.contains("resuming conversation");
+        assert_eq!(restarted, code == 0, "{}", said.stderr);
+        assert!(said.stderr.contains("SIGKILL"), "{}", said.stderr);
+    }
+}
+
+/// `Some` when the supervisor has slept and woken at least twenty times more: looks near the limit
+/// come every 100 ms.
+fn looked_since(wrapper: i32) -> Option<()> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static FIRST: AtomicU64 = AtomicU64::new(u64::MAX);
+    let sleeps = proc_view::status(wrapper)
+        .get("voluntary_ctxt_switches")?
+        .trim()
+        .parse()
+        .ok()?;
+    let first = FIRST.fetch_min(sleeps, Ordering::Relaxed).min(sleeps);
+    (sleeps >= first + 20).then_some(())
+}
+
+#[test]
+fn an_idle_session_between_90_and_100_percent_is_restarted_at_the_idle_moment() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let once = sandbox.file("once").display().to_string();
+    // 180 of 192 MiB: past 90 %, and it stays there. The turn takes three seconds, then the client waits.
+    let plan =
+        format!("once={once};leak_mib=178;leak_mib_per_s=0;rounds=10;round_ms=300;report={report}");
+    let mut pty = Pty::open().expect("a terminal");
+    let mut child = pty
+        .spawn(claude_safe(&sandbox, &plan, &["do it all"]))
+        .expect("claude-safe");
+    pty.expect("while the session was idle", PATIENCE);
+    let starts = wait_until("the second start", PATIENCE, || {
+        let starts = reports(&sandbox);
+        (starts.len() == 2).then_some(starts)
+    });
+    let (first, second) = (words_of(&starts[0]), words_of(&starts[1]));
+    assert_eq!(
+        second,
+        ["--resume".to_owned(), first[1].clone()],
+        "nothing was cut off: no prompt"
+    );
+    let calls = tool_calls(&the_transcript(&sandbox));
+    assert_eq!(
+        calls.iter().filter(|(_, r)| r.is_some()).count(),
+        10,
+        "the turn was finished first"
+    );
+    send_signal(child.id() as i32, libc::SIGTERM).expect("ours");
+    assert_eq!(child.wait().expect("it ends").code(), Some(143));
+}
+
+#[test]
+fn a_killed_screen_client_leaves_a_sane_terminal_and_the_next_one_goes_on() {
+    let sandbox = Sandbox::new();
+    let once = sandbox.file("once").display().to_string();
+    let plan =
+        format!("once={once};leak_mib=250;leak_mib_per_s=400;ignore=15;rounds=200;round_ms=200");
+    let mut pty = Pty::open().expect("a terminal");
+    let mut child = pty
+        .spawn(claude_safe(&sandbox, &plan, &["do it all"]))
+        .expect("claude-safe");
+    // 250 MiB are more than a quarter above the limit: it is not given the whole grace.
+    pty.expect("\x1b[?1049l", PATIENCE);
+    pty.expect("memory reached", PATIENCE);
+    pty.expect("resuming conversation", PATIENCE);
+    pty.expect("\x1b[?1049h", PATIENCE);
+    assert_ne!(
+        pty.modes().expect("modes"),
+        Modes::SANE,
+        "the next client has the terminal"
+    );
+    send_signal(child.id() as i32, libc::SIGKILL).expect("ours");
+    let _ = child.wait();
+}
+
+#[test]
+fn two_sessions_at_once_are_restarted_each_on_its_own() {
+    let (one, two) = (Sandbox::new(), Sandbox::new());
+    let plan = |sandbox: &Sandbox, answer: &str| {
+        first_leaks(sandbox, &format!("rounds=12;round_ms=250;answer={answer}"))
+    };
+    // One runtime folder for both, as two sessions of one user have.
+    let mut second = claude_safe(&two, &plan(&two, "SECOND"), &["-p", "do it"]);
+    second.env("XDG_RUNTIME_DIR", one.run());
+    let first = start(claude_safe(&one, &plan(&one, "FIRST"), &["-p", "do it"]));
+    let second = start(second);
+    for (child, answer, sandbox) in [(first, "FIRST", &one), (second, "SECOND", &two)] {
+        let said = said(child.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert_eq!(said.stdout.matches(answer).count(), 1, "{}", said.stdout);
+        assert_eq!(
+            said.stderr.matches("resuming conversation").count(),
+            1,
+            "{}",
+            said.stderr
+        );
+        the_transcript(sandbox);
+    }
+    assert_eq!(
+        fs::read_dir(one.run().join("claude-safe"))
+            .expect("the base")
+            .count(),
+        0
+    );
+}
+
+/// The stand-in behind a script that does `trick` before a start with the option of our choice.
+fn tricked(sandbox: &Sandbox, option: &str, trick: &str, plan: &str) -> Said {
+    use std::os::unix::fs::PermissionsExt;
+    let script = sandbox.file("claude");
+    let fake = program("fake-claude");
+    let text = format!(
+        "#!/bin/sh\ncase $1 in {option}) {trick} ;; esac\nexec '{}' \"$@\"\n",
+        fake.display()
+    );
+    fs::write(&script, text).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("our script");
+    let mut command = claude_safe(sandbox, plan, &["-p", "do it"]);
+    command.env("CLAUDE_SAFE_BIN", script);
+    run(command)
+}
+
+#[test]
+fn no_conversation_found_is_answered_by_a_start_from_anew() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = first_leaks(&sandbox, &format!("rounds=12;round_ms=250;report={report}"));
+    let gone = r#"rm -f "$HOME"/.claude/projects/*/"$2".jsonl"#;
+    let said = tricked(&sandbox, "--resume", gone, &plan);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("No conversation found"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("begins anew"), "{}", said.stderr);
+    let starts: Vec<_> = reports(&sandbox).iter().map(words_of).collect();
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    assert_eq!(starts[1][0], "--resume");
+    assert_eq!(starts[2], ["--session-id", &starts[1][1], "-p", "do it"]);
+}
+
+#[test]
+fn already_in_use_is_answered_by_a_resume() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    let plan = first_leaks(&sandbox, &format!("rounds=12;round_ms=250;report={report}"));
+    // The client keeps its transcripts where we don't look: we take the conversation for unsaved.
+    let elsewhere = r#"export CLAUDE_CONFIG_DIR="$HOME/elsewhere""#;
+    let said = tricked(&sandbox, "*", elsewhere, &plan);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("already in use"), "{}", said.stderr);
+    assert_eq!(
+        said.stdout.matches("ALL DONE").count(),
+        1,
+        "{}",
+        said.stdout
+    );
+    let starts: Vec<_> = reports(&sandbox).iter().map(words_of).collect();
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    assert_eq!(starts[1][..2], starts[0][..2]);
+    assert_eq!(
+        starts[2][..2],
+        ["--resume".to_owned(), starts[0][1].clone()]
+    );
+}

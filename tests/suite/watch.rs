@@ -225,7 +225,7 @@ fn a_zombie_is_gone() {
 
 #[test]
 fn a_fast_allocator_is_seen_on_its_way_past_the_marks() {
-    let mut target = Target::new(&["grow", "1500", "700"]);
+    let mut target = Target::new(&["grow", "1500", "1400"]);
     target.expect("ready");
     let limits = Limits::new(500, 1000);
     let mut watcher = target.watcher();
@@ -240,14 +240,15 @@ fn a_fast_allocator_is_seen_on_its_way_past_the_marks() {
         if verdict == Verdict::Restart {
             break sample.total_kib;
         }
-        assert!(now_ms < 30_000, "{sample:?}");
+        assert!(now_ms < 120_000, "{sample:?}");
         // A wait for the next look, not for a hoped-for state.
         let wait_ms = next_look_ms(sample, &limits, &history, 30);
         std::thread::sleep(Duration::from_millis(wait_ms));
     };
-    // 100 ms at 1.5 GiB/s are 150 MiB; the rest is for a machine that others use too.
+    // 100 ms at 1.5 GiB/s are 150 MiB; the rest is for a machine that others use too. A look that
+    // comes late finds up to 1400.
     assert!(
-        (500 * MIB..=720 * MIB).contains(&restart_kib),
+        (500 * MIB..=900 * MIB).contains(&restart_kib),
         "{restart_kib}"
     );
 }

@@ -431,7 +431,7 @@ mod tests {
             assert!(refusal.contains(says), "{refusal}");
             assert!(refusal.contains("file can be written"), "{refusal}");
         }
-        for mode in [0o775, 0o777, 0o1777] {
+        for mode in [0o775, 0o777] {
             let scratch = Scratch::new();
             let path = scratch.write("top/inner/file", "");
             chmod(&scratch.path().join("top/inner"), 0o755);
@@ -442,6 +442,28 @@ mod tests {
             assert!(refusal.contains("the folder"), "{refusal}");
             assert!(refusal.contains("/top can be written"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_folder_like_tmp_may_be_passed_through_but_not_hold_the_file() {
+        let scratch = Scratch::new();
+        let deep = scratch.write("top/inner/file", "");
+        let shallow = scratch.write("top/file", "");
+        symlink("inner", scratch.path().join("top/link")).unwrap();
+        chmod(&scratch.path().join("top/inner"), 0o755);
+        chmod(&scratch.path().join("top"), 0o1777);
+        assert!(trusted_open(&deep, &ours(&scratch)).is_ok());
+        assert!(trusted_open(&scratch.path().join("top/link/file"), &ours(&scratch)).is_ok());
+        let refusal = trusted_open(&shallow, &ours(&scratch))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.contains("/top can be written by everybody"),
+            "{refusal}"
+        );
+        // Without the sticky bit anybody could put another folder in its place.
+        chmod(&scratch.path().join("top"), 0o777);
+        assert!(trusted_open(&deep, &ours(&scratch)).is_err());
     }
 
     #[test]

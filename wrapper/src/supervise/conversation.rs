@@ -42,7 +42,7 @@ pub struct Start {
     pub folder: Option<PathBuf>,
     how: How,
     id: Option<String>,
-    attempts: u32,
+    is_another_way: bool,
     transcript_bytes: u64,
     resumes_turn: bool,
 }
@@ -59,6 +59,11 @@ impl Start {
                 "restarting claude; conversation {id} begins anew, nothing of it was saved yet (restart {restarts})"
             ),
         }
+    }
+
+    /// Is it a start of ours, not the user's?
+    pub fn is_a_restart(&self) -> bool {
+        self.how != How::First
     }
 
     /// What the user can do himself.
@@ -125,10 +130,10 @@ impl<'a> Conversation<'a> {
             }
             _ => {}
         }
-        self.start(How::First, arguments, 0)
+        self.start(How::First, arguments)
     }
 
-    fn start(&mut self, how: How, arguments: Vec<OsString>, attempts: u32) -> Start {
+    fn start(&mut self, how: How, arguments: Vec<OsString>) -> Start {
         self.life_began = SystemTime::now();
         let ours = self
             .setup
@@ -144,7 +149,7 @@ impl<'a> Conversation<'a> {
             folder: None,
             how,
             id,
-            attempts,
+            is_another_way: false,
             transcript_bytes,
             resumes_turn: false,
         }
@@ -305,29 +310,32 @@ impl<'a> Conversation<'a> {
             Turn::Idle => false,
             Turn::Unknown => last.resumes_turn,
         };
-        self.begin(how, &id, cut_off, 0)
+        self.begin(how, &id, cut_off, false)
     }
 
-    /// A client that was started for a restart and ended at once with an error: it knew no such conversation, or one
-    /// too many. The other way is tried, once each.
+    /// A client that was started for a restart and ended at once with an error: it knew no such
+    /// conversation, or it knew one where we saw none (its folder may be another than we think). The
+    /// other way is tried, once; not after it wrote anything, which was then no refusal.
     pub fn after_refusal(&mut self, last: &Start) -> Option<Start> {
         let id = last.id.clone()?;
-        if last.how == How::First
-            || last.attempts >= 2
-            || self.transcript_bytes(&id) != last.transcript_bytes
-        {
+        if last.is_another_way || self.transcript_bytes(&id) > last.transcript_bytes {
             return None;
         }
         let how = match (last.how, self.transcript(&id).is_some()) {
             (How::Resume, false) => How::Anew,
-            (How::Anew, true) => How::Resume,
+            (How::Anew, _) => How::Resume,
             _ => return None,
         };
-        self.begin(how, &id, last.resumes_turn, last.attempts + 1)
-            .ok()
+        self.begin(how, &id, last.resumes_turn, true).ok()
     }
 
-    fn begin(&mut self, how: How, id: &str, cut_off: bool, attempts: u32) -> Result<Start, String> {
+    fn begin(
+        &mut self,
+        how: How,
+        id: &str,
+        cut_off: bool,
+        is_another_way: bool,
+    ) -> Result<Start, String> {
         let invocation = self.setup.invocation;
         let print = invocation.is_print();
         let resumes_turn =
@@ -336,7 +344,8 @@ impl<'a> Conversation<'a> {
             How::Resume => invocation.resume(id, resumes_turn.then_some(PROMPT)),
             _ => invocation.anew(id),
         };
-        let mut start = self.start(how, arguments, attempts);
+        let mut start = self.start(how, arguments);
+        start.is_another_way = is_another_way;
         start.resumes_turn = resumes_turn;
         if print && !crate::os::terminal::is_terminal(0) {
             start.stdin = self.stdin_for(how)?;

@@ -56,6 +56,17 @@ use transcript::Turn;
 /// conversation up.
 const TAKE_UP_MS: u64 = 10_000;
 
+/// A session whose end was asked for this long ago, or less, is not started again.
+const ASKED_TO_END_MS: u64 = 15_000;
+
+/// By these signals a user, a terminal, a service manager ends a session.
+const ENDS_A_SESSION: [Signo; 4] = [
+    signals::SIGHUP,
+    signals::SIGINT,
+    signals::SIGQUIT,
+    signals::SIGTERM,
+];
+
 /// The first look comes no later: until then the client's tree is not known.
 const FIRST_LOOK_MS: u64 = 1_000;
 
@@ -146,8 +157,8 @@ struct Supervisor<'a> {
     notifier: Notifier,
     statistics: Statistics<'a>,
     limits: Limits,
-    /// The last signal by which somebody asked for the end of a session that we are restarting.
-    asked_to_end: Option<Signo>,
+    /// The last signal by which somebody asked for the end of the session, and when.
+    asked_to_end: Option<(Signo, u64)>,
 }
 
 /// Runs the session to its end. The result is our exit status: the client's, 128 + n for a signal,
@@ -252,7 +263,7 @@ impl Supervisor<'_> {
             };
             self.settle_terminal(&end);
             let Some(memory) = &end.memory else {
-                let refused = self.asked_to_end.is_none() && end.is_early_failure();
+                let refused = self.recently_asked_to_end().is_none() && end.is_early_failure();
                 if let Some(next) = refused
                     .then(|| self.conversation.after_refusal(&start))
                     .flatten()
@@ -261,10 +272,16 @@ impl Supervisor<'_> {
                     start = next;
                     continue;
                 }
+                if refused && start.is_a_restart() {
+                    notice::line(&format!(
+                        "claude did not take the conversation up again; {}",
+                        start.by_hand()
+                    ));
+                }
                 return self.finish(&end);
             };
             notice::line(&memory.reason);
-            if let Some(signo) = self.asked_to_end {
+            if let Some(signo) = self.recently_asked_to_end() {
                 notice::line(&format!(
                     "not restarted: {} asked for the end of the session",
                     signals::name(signo)
@@ -298,6 +315,13 @@ impl Supervisor<'_> {
                 client = found;
             }
         }
+    }
+
+    /// A signal that asked for the end not long ago. A client that was sent one and lives on has
+    /// taken it as something else (INT: stop this turn).
+    fn recently_asked_to_end(&self) -> Option<Signo> {
+        let (signo, at_ms) = self.asked_to_end?;
+        (process::now_ms() - at_ms < ASKED_TO_END_MS).then_some(signo)
     }
 
     /// One life of the client, from its exec to its end.
@@ -424,12 +448,8 @@ impl Supervisor<'_> {
             self.notifier.reap();
             return;
         }
-        if matches!(
-            signo,
-            signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM
-        ) && life.ending.is_some()
-        {
-            self.asked_to_end = Some(signo);
+        if ENDS_A_SESSION.contains(&signo) {
+            self.asked_to_end = Some((signo, process::now_ms()));
         }
         if !self.relay.meant_for_us_alone(signo) {
             return;
@@ -590,8 +610,8 @@ impl Supervisor<'_> {
         loop {
             while let Some(signo) = self.signal_queue.next() {
                 match signo {
-                    signals::SIGHUP | signals::SIGINT | signals::SIGQUIT | signals::SIGTERM
-                        if !self.setup.inherited.ignores(signo) =>
+                    _ if ENDS_A_SESSION.contains(&signo)
+                        && !self.setup.inherited.ignores(signo) =>
                     {
                         return Some(signo);
                     }
