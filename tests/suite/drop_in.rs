@@ -1216,7 +1216,14 @@ fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
             let client = if who == Bare { pid } else { client_of(pid) };
             tool_of(client);
             send_signal(pid, signal).unwrap();
-            let status = ended(&mut child.0);
+            let status = poll_until(SOON, || child.0.try_wait().unwrap()).unwrap_or_else(|| {
+                let of = |pid| (pid, proc_view::stat(pid), proc_view::status(pid));
+                panic!(
+                    "{who:?} lives after {signal}: {:?}; {:?}",
+                    of(pid),
+                    of(client)
+                )
+            });
             let mut said = Vec::new();
             child
                 .0
