@@ -779,6 +779,10 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
     let mut child = command.spawn().map_err(|e| e.to_string())?;
     world.tool.store(child.id() as i32, Ordering::Release);
     let status = wait_without_reaping(&mut child);
+    // The end has taken the tool away: no answer is due any more.
+    if ENDING.load(Ordering::Acquire) {
+        wait_for_the_end();
+    }
     world.tool.store(0, Ordering::Release);
     let _ = child.wait();
     let _ = fs::remove_file(cwd_file);
@@ -1124,8 +1128,20 @@ fn obey(world: &World, signal: i32) {
     }
 }
 
+fn wait_for_the_end() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Set by the thread that ends this process: from there on no other one goes on.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Leaves as the client does. `signal` is 0 for an end of its own.
 fn end(world: &World, signal: i32, code: i32) -> ! {
+    if ENDING.swap(true, Ordering::AcqRel) {
+        wait_for_the_end();
+    }
     if signal != 0 {
         thread::sleep(world.plan.duration("term_ms", 50));
         let tool = world.tool.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! Signals: what was inherited, what arrives (signalfd), how one is passed on, how we stop.
 //!
 //! # Safety
-//! Plain calls of sigprocmask(2), sigaction(2), signalfd(2), kill(2) on sets and structures that
+//! Plain calls of rt_sigprocmask(2), sigaction(2), signalfd4(2), kill(2) on sets and structures that
 //! live on this stack. No handler is ever installed, so no code runs in signal context.
 #![allow(unsafe_code)]
 
@@ -25,7 +25,7 @@ pub const SIGNO_MAX: Signo = 64;
 /// must find too.
 #[derive(Clone, Copy)]
 pub struct Inherited {
-    mask: libc::sigset_t,
+    mask: u64,
     ignored: u64,
 }
 
@@ -41,8 +41,7 @@ impl Inherited {
         if self.ignores(SIGCHLD) {
             set_disposition(SIGCHLD, libc::SIG_IGN);
         }
-        // SAFETY: mask was filled by sigprocmask in block_all.
-        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &self.mask, std::ptr::null_mut()) };
+        change_mask(libc::SIG_SETMASK, self.mask);
     }
 }
 
@@ -55,13 +54,25 @@ fn set_disposition(signo: Signo, handler: libc::sighandler_t) {
     }
 }
 
-fn full_set() -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigfillset writes the whole set.
+/// Every signal there is, as the kernel's set: bit n - 1 is signal n. Not sigfillset(3): each C
+/// library leaves those out that it keeps for itself (glibc 32 and 33, musl 34 too), and one of
+/// them that is sent to us would end us instead of reaching the client.
+const ALL: u64 = !0;
+
+/// rt_sigprocmask(2) itself, for the same reason. Returns the mask as it was.
+fn change_mask(how: i32, set: u64) -> u64 {
+    let mut old = 0_u64;
+    // SAFETY: two sets of the size that is given, on this stack. With a valid `how` it can't fail.
     unsafe {
-        libc::sigfillset(set.as_mut_ptr());
-        set.assume_init()
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            &raw const set,
+            &raw mut old,
+            size_of::<u64>(),
+        );
     }
+    old
 }
 
 /// Blocks every signal, so that each is read from [`SignalFd`] in turn, and says what was
@@ -80,13 +91,7 @@ pub fn block_all() -> Inherited {
             ignored |= 1 << (signo - 1);
         }
     }
-    let mut mask = MaybeUninit::uninit();
-    let all = full_set();
-    // SAFETY: both sets are valid; mask is written by the call, which can't fail with these arguments.
-    let mask = unsafe {
-        libc::sigprocmask(libc::SIG_SETMASK, &all, mask.as_mut_ptr());
-        mask.assume_init()
-    };
+    let mask = change_mask(libc::SIG_SETMASK, ALL);
     set_disposition(SIGCHLD, libc::SIG_DFL);
     Inherited { mask, ignored }
 }
@@ -100,9 +105,17 @@ impl SignalFd {
     /// # Errors
     /// As signalfd(2): no descriptor or no memory left.
     pub fn open() -> io::Result<Self> {
-        let all = full_set();
-        // SAFETY: all is a valid set; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &all, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        let all = ALL;
+        // SAFETY: a set of the size that is given; -1 asks for a new descriptor.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_signalfd4,
+                -1,
+                &raw const all,
+                size_of::<u64>(),
+                libc::SFD_NONBLOCK | libc::SFD_CLOEXEC,
+            )
+        } as i32;
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -156,31 +169,50 @@ pub fn send(target: i32, signo: Signo) -> io::Result<()> {
 pub fn stop_self(signo: Signo, inherited: &Inherited) {
     let own_pid = super::process::own_pid();
     let job_control = matches!(signo, SIGTSTP | SIGTTIN | SIGTTOU);
-    if job_control && !inherited.ignores(signo) {
+    // The kernel drops these three in an orphaned process group (credentials(7)): SIGSTOP always
+    // stops. A pending SIGCONT would tell that we were stopped, but not the lack of one that we
+    // were not: the next stop signal to our group takes it away again.
+    if job_control && !inherited.ignores(signo) && has_job_control() {
         // Raised while blocked: joins the one that the terminal may have queued for our group.
         let _ = send(own_pid, signo);
-        // SAFETY: a set of one signal, on this stack.
-        unsafe {
-            let mut one = MaybeUninit::uninit();
-            libc::sigemptyset(one.as_mut_ptr());
-            libc::sigaddset(one.as_mut_ptr(), signo);
-            libc::sigprocmask(libc::SIG_UNBLOCK, one.as_ptr(), std::ptr::null_mut());
-            libc::sigprocmask(libc::SIG_BLOCK, one.as_ptr(), std::ptr::null_mut());
-        }
-        if is_pending(SIGCONT) {
-            return;
-        }
-        // The kernel drops these three in an orphaned process group (credentials(7)): SIGSTOP always stops.
+        let one = 1 << (signo - 1);
+        change_mask(libc::SIG_UNBLOCK, one);
+        change_mask(libc::SIG_BLOCK, one);
+    } else {
+        let _ = send(own_pid, SIGSTOP);
     }
-    let _ = send(own_pid, SIGSTOP);
 }
 
-fn is_pending(signo: Signo) -> bool {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigpending fills the set; sigismember reads it.
-    unsafe {
-        libc::sigpending(set.as_mut_ptr()) == 0 && libc::sigismember(set.as_ptr(), signo) == 1
+/// Is there, above the processes of our group, one of our session that can continue us (a shell)?
+/// Then the group is not orphaned. Only ancestors are looked at: a group that is held by the
+/// parent of another member alone counts as orphaned here.
+fn has_job_control() -> bool {
+    const MAX_ANCESTORS: usize = 64;
+    // SAFETY: these calls take integers; a process that is gone is answered with -1.
+    let (group, session, mut pid) = unsafe { (libc::getpgrp(), libc::getsid(0), libc::getppid()) };
+    for _ in 0..MAX_ANCESTORS {
+        // SAFETY: as above.
+        let (its_group, its_session) = unsafe { (libc::getpgid(pid), libc::getsid(pid)) };
+        if its_session != session {
+            return false;
+        }
+        if its_group != group {
+            return true;
+        }
+        match parent_of(pid) {
+            Some(parent) if parent > 0 => pid = parent,
+            _ => return false,
+        }
     }
+    false
+}
+
+/// The fourth field of proc_pid_stat(5), behind the name in brackets.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let name_end = stat.iter().rposition(|b| *b == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// `SIGTERM` for 15, `signal 34` for a number without a name.

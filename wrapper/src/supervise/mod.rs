@@ -185,7 +185,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         signal_queue,
         timer,
         trigger: None,
-        relay: Relay::start(),
+        relay: Relay::before_start(),
         notifier: Notifier::new(keeper.is_drawn_on()),
         keeper,
         statistics: Statistics::new(setup),
@@ -345,6 +345,7 @@ impl Supervisor<'_> {
             folder: start.folder.as_deref().map(Path::as_os_str),
         };
         let pid = process::spawn(&launch, &self.setup.inherited)?;
+        self.relay.client_started();
         let started_ms = process::now_ms();
         let first_look_ms = next_look_ms(
             &Sample::default(),

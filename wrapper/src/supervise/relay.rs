@@ -16,13 +16,24 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts the sentinel. Without one (no process left), the terminal's signals are taken for
-    /// the group's and all others for ours.
-    pub fn start() -> Self {
+    /// Before a client runs: whatever comes then, the client has not had.
+    pub fn before_start() -> Self {
         Self {
-            sentinel: Sentinel::start().ok(),
+            sentinel: None,
             carried: 0,
         }
+    }
+
+    /// A client was just started: a fresh sentinel, younger than the client. What the group got
+    /// before and still waits in our queue is not with this sentinel, and so is passed on: the
+    /// client was not there to get it. (One in the moment between the two starts is sent to the
+    /// client twice; it has no handler yet that could count.) Without a sentinel (no process
+    /// left), the terminal's signals are taken for the group's and all others for ours.
+    pub fn client_started(&mut self) {
+        *self = Self {
+            sentinel: Sentinel::start().ok(),
+            carried: 0,
+        };
     }
 
     /// Must this signal, just read from our queue, be passed on to the client?
@@ -38,21 +49,31 @@ impl Relay {
                 signals::SIGINT | signals::SIGQUIT | signals::SIGTSTP | signals::SIGWINCH
             );
         };
-        let path = format!("/proc/{}/status", sentinel.pid());
-        let pending = std::fs::read_to_string(path)
-            .ok()
-            .and_then(|s| pending_mask(&s))
-            .unwrap_or(0);
+        let pending = pending_of(sentinel);
         if pending & bit == 0 {
             return true;
         }
-        self.carried |= pending & !bit;
         // What is pending stays pending: a new sentinel, and only then is the old one ended.
-        if let Ok(fresh) = Sentinel::start() {
-            self.sentinel = Some(fresh);
+        match Sentinel::start() {
+            Ok(fresh) => {
+                // Asked again, the old one first: a signal that came since is with the old one alone (carried
+                // over), with both, or with the fresh one alone (not carried: the fresh one tells it).
+                let old = pending_of(sentinel);
+                self.carried |= (pending | old) & !bit & !pending_of(&fresh);
+                self.sentinel = Some(fresh);
+            }
+            Err(_) => self.carried |= pending & !bit,
         }
         false
     }
+}
+
+fn pending_of(sentinel: &Sentinel) -> u64 {
+    let path = format!("/proc/{}/status", sentinel.pid());
+    std::fs::read_to_string(path)
+        .ok()
+        .and_then(|s| pending_mask(&s))
+        .unwrap_or(0)
 }
 
 /// The signals that wait for the whole process, from `/proc/PID/status` (proc_pid_status(5)).
