@@ -76,11 +76,7 @@ fn exec_plainly(
         .chain(words.iter().cloned())
         .collect();
     let failure = process::exec(client.path.as_os_str(), &argv, environment);
-    notice::line(&format!(
-        "cannot execute {}: {failure}",
-        client.path.display()
-    ));
-    NO_CLIENT
+    supervise::cannot_execute(client, &failure)
 }
 
 /// `claude-safectl`.

@@ -35,17 +35,20 @@ pub struct Search {
 impl Search {
     /// For this process.
     pub fn of_this_process(configured: Option<OsString>) -> Search {
-        let tried = std::env::var_os(TRIED_VARIABLE);
+        let proc_root = PathBuf::from("/proc");
+        let parent_pid = std::os::unix::process::parent_id();
+        let tried = std::env::var_os(TRIED_VARIABLE)
+            .map(|text| tried_before(&text, &proc_root, std::process::id(), parent_pid));
         Search {
             configured,
             path: std::env::var_os("PATH"),
             home: std::env::var_os("HOME")
                 .map(PathBuf::from)
                 .filter(|home| home.is_absolute()),
-            proc_root: PathBuf::from("/proc"),
+            proc_root,
             root: PathBuf::from("/"),
-            parent_pid: std::os::unix::process::parent_id(),
-            tried: tried.map_or_else(Vec::new, |text| tried_in(&text, std::process::id())),
+            parent_pid,
+            tried: tried.unwrap_or_default(),
         }
     }
 }
@@ -70,6 +73,21 @@ pub fn tried_in(value: &OsStr, own_pid: u32) -> Vec<FileId> {
         })
     };
     words.filter_map(file_id).collect()
+}
+
+/// The same for this process, or for its parent if that is the very launcher in question: a script
+/// that does not exec us but calls us and waits.
+fn tried_before(value: &OsStr, proc_root: &Path, own_pid: u32, parent_pid: u32) -> Vec<FileId> {
+    let own = tried_in(value, own_pid);
+    if !own.is_empty() {
+        return own;
+    }
+    let parents = tried_in(value, parent_pid);
+    if runs_a_candidate(&proc_root.join(parent_pid.to_string()), &parents) {
+        parents
+    } else {
+        Vec::new()
+    }
 }
 
 /// The value of [`TRIED_VARIABLE`] to set before an exec of `client` in this process. `None`: a

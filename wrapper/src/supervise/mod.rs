@@ -243,7 +243,8 @@ fn argv(client: &Client, arguments: &[OsString]) -> Vec<OsString> {
         .collect()
 }
 
-fn cannot_execute(client: &Client, failure: &std::io::Error) -> u8 {
+/// One line on a client that can't be executed, and the exit status for it.
+pub fn cannot_execute(client: &Client, failure: &io::Error) -> u8 {
     notice::line(&format!(
         "cannot execute {}: {failure}",
         client.path.display()
