@@ -124,7 +124,7 @@ impl SignalFd {
     }
 
     /// The next signal that waits, if any.
-    pub fn next(&mut self) -> Option<Signo> {
+    pub fn take(&mut self) -> Option<Signo> {
         // ssi_signo is the first field of struct signalfd_siginfo, a u32 (signalfd(2)).
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         match self.0.read(&mut info) {

@@ -429,7 +429,7 @@ impl Supervisor<'_> {
             }));
             let ready = wait::wait(&sources, None);
 
-            while let Some(signo) = self.signal_queue.next() {
+            while let Some(signo) = self.signal_queue.take() {
                 self.relay(signo, life);
             }
             while let Some(change) = process::next_change(life.pid) {
@@ -623,7 +623,7 @@ impl Supervisor<'_> {
     fn pause(&mut self, delay_ms: u64) -> Option<Signo> {
         let until = process::now_ms() + delay_ms;
         loop {
-            while let Some(signo) = self.signal_queue.next() {
+            while let Some(signo) = self.signal_queue.take() {
                 match signo {
                     _ if ENDS_A_SESSION.contains(&signo)
                         && !self.setup.inherited.ignores(signo) =>

@@ -636,10 +636,10 @@ impl Watcher {
             }
             tids.clear();
             self.tids = tids;
-        } else if self.swapped {
-            if let Ok((kib, _)) = self.proc.anon_and_swap_kib(pid) {
-                memory.footprint_kib = kib;
-            }
+        } else if self.swapped
+            && let Ok((kib, _)) = self.proc.anon_and_swap_kib(pid)
+        {
+            memory.footprint_kib = kib;
         }
         memory
     }
@@ -674,7 +674,7 @@ impl Watcher {
         let handles_left = &mut self.handles_left;
         if let Some(handles) = known.handles.as_mut() {
             let held = handles.threads.len();
-            if self.looks % REOPEN_LOOKS == 0 {
+            if self.looks.is_multiple_of(REOPEN_LOOKS) {
                 handles.threads.clear();
             }
             handles.threads.retain(|(tid, _)| tids.contains(tid));
@@ -695,11 +695,11 @@ impl Watcher {
                 continue;
             };
             let _ = self.proc.children(pid, tid, Some(&file), &mut children);
-            if let Some(handles) = known.handles.as_mut() {
-                if *handles_left > 0 {
-                    *handles_left -= 1;
-                    handles.threads.push((tid, file));
-                }
+            if let Some(handles) = known.handles.as_mut()
+                && *handles_left > 0
+            {
+                *handles_left -= 1;
+                handles.threads.push((tid, file));
             }
         }
         tids.clear();
