@@ -311,6 +311,51 @@ fn newest_killed_by_somebody_is_reported_and_leaves_a_sane_terminal() {
     a_kill_that_is_not_ours_is_reported(NEWEST);
 }
 
+/// Killed in mid-turn, as the kernel does it when memory runs out, at a time when a restart was due.
+fn a_kill_near_the_limit_is_survived(version: &str) {
+    let scenario = Scenario {
+        rounds: 24,
+        command: "echo round-{n} >> rounds.log; sleep 0.6".into(),
+        ..thirty_rounds()
+    };
+    let stage = stage!(version, scenario);
+    let mut command = stage.leaking(
+        &["-p", "do the rounds", "--dangerously-skip-permissions"],
+        60,
+    );
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("claude-safe");
+    let client = fs::canonicalize(&stage.client).expect("the client");
+    let pid = client_pid(child.id() as i32, &client);
+    // Past 90 % a restart is due; the turn is not over, so it waits for 100 %.
+    wait_until("the client at 94 % of the limit", PATIENCE, || {
+        let kib = proc_view::status_kib(pid, "RssAnon").expect("it was killed too late");
+        (kib > u64::from(LIMIT_MIB) * 1024 / 100 * 94).then_some(())
+    });
+    claude_safe_tests::pty::send_signal(pid, libc::SIGKILL).expect("ours to kill");
+    let output = child.wait_with_output().expect("claude-safe");
+    let (stdout, stderr) = text(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "stdout: {stdout}\nstderr: {stderr}"
+    );
+    assert!(stderr.contains("killed claude (SIGKILL)"), "{stderr}");
+    assert_eq!(restarts(&stderr), 1, "{stderr}");
+    assert_eq!(stdout.matches("ALL DONE 7f3a").count(), 1, "{stdout}");
+    assert_each_round_completed_once(&stage, 24);
+}
+
+#[test]
+fn oldest_killed_near_the_limit_is_resumed() {
+    a_kill_near_the_limit_is_survived(OLDEST);
+}
+
+#[test]
+fn newest_killed_near_the_limit_is_resumed() {
+    a_kill_near_the_limit_is_survived(NEWEST);
+}
+
 /// After a `/clear` the conversation has another id: that one is resumed, at the first idle moment.
 fn a_clear_is_followed(version: &str) {
     let scenario = Scenario {

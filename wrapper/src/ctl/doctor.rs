@@ -15,7 +15,9 @@ use crate::client::guard_lib::{self, GuardFile};
 use crate::client::kind::GuardLoad;
 use crate::config::memory::{Memory, unified_cgroup_folder};
 use crate::config::{Config, Loaded, Sources, load};
-use crate::os::machine::{PressureTrigger, pidfd_works, pressure_trigger};
+use crate::os::process::{PidFd, own_pid};
+use crate::os::psi::NoTrigger;
+use crate::watch::pressure::memory_trigger;
 
 pub(super) fn run(request: &Request) -> Answer {
     let report = Report::of_this_machine();
@@ -35,7 +37,7 @@ pub(super) fn run(request: &Request) -> Answer {
 /// What this kernel offers.
 struct Kernel {
     pidfd: bool,
-    pressure: PressureTrigger,
+    pressure: Result<(), NoTrigger>,
     /// `/proc/PID/task/TID/children`
     children_files: bool,
     /// Swap areas in use, by their names in `/proc/swaps`.
@@ -49,8 +51,8 @@ impl Kernel {
         let children = format!("self/task/{}/children", std::process::id());
         let swaps = std::fs::read_to_string(proc_root.join("swaps")).unwrap_or_default();
         Kernel {
-            pidfd: pidfd_works(),
-            pressure: pressure_trigger(&proc_root.join("pressure/memory")),
+            pidfd: PidFd::open(own_pid()).is_some(),
+            pressure: memory_trigger(proc_root).map(drop),
             children_files: std::fs::read(proc_root.join(children)).is_ok(),
             swaps: swaps
                 .lines()
@@ -71,9 +73,9 @@ impl Kernel {
 
     fn pressure_in_words(&self) -> &'static str {
         match self.pressure {
-            PressureTrigger::Permitted => "trigger permitted",
-            PressureTrigger::NotPermitted => "no right to set a trigger: polling",
-            PressureTrigger::NoPressureInformation => "not in this kernel: polling",
+            Ok(()) => "trigger permitted",
+            Err(NoTrigger::NotPermitted) => "no right to set a trigger: polling",
+            Err(NoTrigger::NoPressureInformation) => "not in this kernel: polling",
         }
     }
 }
@@ -386,7 +388,7 @@ impl Report {
             },
             "kernel": {
                 "pidfd": self.kernel.pidfd,
-                "pressure_trigger": self.kernel.pressure == PressureTrigger::Permitted,
+                "pressure_trigger": self.kernel.pressure.is_ok(),
                 "children_files": self.kernel.children_files,
                 "swaps": self.kernel.swaps,
                 "cgroup_v2": self.kernel.cgroup.as_ref().map(|at| at.to_string_lossy()),

@@ -20,7 +20,7 @@ impl Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Style {
-            colour: crate::os::machine::stdout_is_terminal() && !refused && !dumb,
+            colour: crate::os::terminal::is_terminal(1) && !refused && !dumb,
         }
     }
 

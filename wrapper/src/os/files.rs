@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::machine::effective_uid;
+use super::process::own_ids;
 
 /// A file's identity while it exists: two names with the same pair are one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ impl Trust {
     /// The rule for the user as whom this process runs.
     pub fn of_this_process() -> Trust {
         Trust {
-            uid: effective_uid(),
+            uid: own_ids().euid,
             accepted_base: None,
         }
     }
@@ -536,11 +536,11 @@ mod tests {
 
     #[test]
     fn a_foreign_owner_is_refused_and_named() {
-        if effective_uid() != 0 {
+        if own_ids().euid != 0 {
             // Only root can give a file away: take a file of root's in its place, and say that
             // neither root nor we are trusted by asking for the owner rule alone.
-            let trust = Trust::of_uid(effective_uid());
-            assert!(!trust.owner_is_trusted(effective_uid().wrapping_add(1)));
+            let trust = Trust::of_uid(own_ids().euid);
+            assert!(!trust.owner_is_trusted(own_ids().euid.wrapping_add(1)));
             return;
         }
         let scratch = Scratch::new();

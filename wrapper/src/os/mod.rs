@@ -4,7 +4,6 @@
 pub mod fd;
 pub mod files;
 pub mod kcmp;
-pub mod machine;
 pub mod marker;
 pub mod memory;
 pub mod private;

@@ -7,33 +7,46 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// Why the kernel gives no trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTrigger {
+    /// It has no pressure information (not built in, or off at boot).
+    NoPressureInformation,
+    /// It has, but we may not set this trigger.
+    NotPermitted,
+}
+
 /// Arms a trigger on a pressure file (`/proc/pressure/memory`, or `memory.pressure` of a cgroup).
 /// The descriptor becomes ready with `POLLPRI` each time the stall is reached, at most once a
 /// window, and with `POLLERR` when its cgroup is gone. Closing it disarms the trigger.
 ///
-/// `None`: the kernel has no PSI (or it is switched off), or refuses this trigger: without
-/// CAP_SYS_RESOURCE only windows that are multiples of 2 s are granted, since Linux 6.5.
-#[must_use]
-pub fn open_trigger(pressure_file: &Path, trigger: &str) -> Option<OwnedFd> {
+/// # Errors
+/// Why there is none. Without CAP_SYS_RESOURCE only windows that are multiples of 2 s are granted,
+/// since Linux 6.5.
+pub fn open_trigger(pressure_file: &Path, trigger: &str) -> Result<OwnedFd, NoTrigger> {
     // The kernel wants the terminating zero in the same write.
-    let mut text = [0_u8; 64];
-    let length = trigger.len();
-    text.get_mut(..length)?.copy_from_slice(trigger.as_bytes());
-    let with_zero = text.get(..=length)?;
+    let with_zero = format!("{trigger}\0");
     // std adds O_CLOEXEC.
     let mut trigger_file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(pressure_file)
-        .ok()?;
+        .map_err(|failure| match failure.raw_os_error() {
+            // Read-only where the kernel is older, or /proc is mounted so.
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => NoTrigger::NotPermitted,
+            _ => NoTrigger::NoPressureInformation,
+        })?;
     // A regular file (a bind mount, a fake) would take the write and poll as ready for ever;
     // files of the kernel have no length.
-    if trigger_file.metadata().ok()?.len() != 0 {
-        return None;
+    if trigger_file.metadata().map_or(1, |m| m.len()) != 0 {
+        return Err(NoTrigger::NoPressureInformation);
     }
-    match trigger_file.write(with_zero) {
-        Ok(written) if written == with_zero.len() => Some(trigger_file.into()),
-        _ => None,
+    match trigger_file.write(with_zero.as_bytes()) {
+        Ok(written) if written == with_zero.len() => Ok(trigger_file.into()),
+        Err(failure) if failure.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            Err(NoTrigger::NoPressureInformation)
+        }
+        _ => Err(NoTrigger::NotPermitted),
     }
 }

@@ -167,7 +167,7 @@ pub fn send(target: i32, signo: Signo) -> io::Result<()> {
 /// Stops this very process with `signo`, so that our parent sees what it would have seen of the
 /// client, and returns when we are continued. All signals are blocked again afterwards.
 pub fn stop_self(signo: Signo, inherited: &Inherited) {
-    let own_pid = super::process::own_pid();
+    let own_pid = std::process::id().cast_signed();
     let job_control = matches!(signo, SIGTSTP | SIGTTIN | SIGTTOU);
     // The kernel drops these three in an orphaned process group (credentials(7)): SIGSTOP always
     // stops. A pending SIGCONT would tell that we were stopped, but not the lack of one that we

@@ -56,6 +56,13 @@ use transcript::Turn;
 /// conversation up.
 const TAKE_UP_MS: u64 = 10_000;
 
+/// A pressure trigger wakes us once in its window of 2 s: one that does so within this time is broken.
+const PRESSED_AT_MOST_MS: u64 = 1_000;
+
+/// A SIGKILL this soon after a look near the limit is one for memory. Not "at the last look": a
+/// process gives its memory back before its end can be seen, and a look may fall in between.
+const NEAR_LIMIT_MS: u64 = 2_000;
+
 /// Before a sleep of this length the pages that nobody needs meanwhile are given back.
 const LONG_SLEEP_MS: u64 = 2_000;
 
@@ -139,8 +146,14 @@ struct Life {
     history: History,
     look_at_ms: u64,
     last: Option<Seen>,
+    /// The most that a look saw.
+    peak_kib: u64,
+    /// When a look last saw more than 90 % of the limit.
+    near_limit_at_ms: Option<u64>,
     /// [`oom_kills`] at the first look.
     oom_kills: Option<u64>,
+    /// When the pressure trigger woke us last.
+    pressed_at_ms: u64,
     /// The client is being ended.
     ending: Option<Ending>,
     /// A tool is being ended.
@@ -211,16 +224,6 @@ fn status_of(change: Change) -> u8 {
         Change::Signaled(signo) => (128 + signo) as u8,
         Change::Stopped(_) | Change::Continued => unreachable!("not an end"),
     }
-}
-
-/// A descriptor that is ready when tasks have waited for memory for 150 ms within 2 s.
-fn pressure_trigger() -> Option<OwnedFd> {
-    let text = pressure::trigger_text(
-        pressure::StallKind::Some,
-        150_000,
-        pressure::UNPRIVILEGED_WINDOW_US,
-    )?;
-    crate::os::psi::open_trigger(Path::new("/proc/pressure/memory"), &text)
 }
 
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
@@ -363,7 +366,10 @@ impl Supervisor<'_> {
             tool: None,
             memory: None,
             last: None,
+            peak_kib: 0,
+            near_limit_at_ms: None,
             oom_kills: None,
+            pressed_at_ms: 0,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
         self.register(&life);
@@ -372,8 +378,8 @@ impl Supervisor<'_> {
             let killed = change == Change::Signaled(signals::SIGKILL);
             let by_kernel = killed && life.oom_kills.is_some_and(|before| oom_kills() > before);
             let near = life
-                .last
-                .is_some_and(|s| s.total_kib >= self.limits.idle_kib);
+                .near_limit_at_ms
+                .is_some_and(|at| process::now_ms() < at + NEAR_LIMIT_MS);
             (killed && (by_kernel || near)).then(|| self.killed_for_memory(&life, by_kernel))
         });
         if memory.is_some() {
@@ -446,7 +452,14 @@ impl Supervisor<'_> {
                     ending.kill();
                 }
             }
-            let pressed = ready[trigger_at] && self.trigger.is_some();
+            let pressed = self.trigger.is_some() && ready[trigger_at];
+            if pressed && now < life.pressed_at_ms + PRESSED_AT_MOST_MS {
+                // Once a window is the rule: the trigger is broken (POLLERR), and would keep us awake.
+                self.trigger = None;
+            }
+            if pressed {
+                life.pressed_at_ms = now;
+            }
             if life.look_at_ms <= now || pressed {
                 self.look(life);
             }
@@ -479,7 +492,10 @@ impl Supervisor<'_> {
         let now = process::now_ms();
         if life.oom_kills.is_none() {
             life.oom_kills = Some(oom_kills());
-            self.trigger = self.trigger.take().or_else(pressure_trigger);
+            self.trigger = self
+                .trigger
+                .take()
+                .or_else(|| pressure::memory_trigger(Path::new(PROC)).ok());
         }
         let Look::Running(sample) = life.watcher.look(now, self.limits.limit_kib) else {
             // Its end comes through the signal queue.
@@ -493,6 +509,10 @@ impl Supervisor<'_> {
             client: sample.client,
             total_kib: sample.total_kib,
         };
+        life.peak_kib = life.peak_kib.max(seen.total_kib);
+        if seen.total_kib >= self.limits.idle_kib {
+            life.near_limit_at_ms = Some(now);
+        }
         life.last = Some(seen);
         if life
             .tool
@@ -582,7 +602,7 @@ impl Supervisor<'_> {
     fn killed_for_memory(&mut self, life: &Life, by_kernel: bool) -> MemoryEnd {
         let client_pid = life.last.map_or(life.pid, |s| s.client.pid);
         let observed = self.conversation.observe(client_pid);
-        let kib = life.last.map_or(0, |s| s.total_kib);
+        let kib = life.peak_kib;
         let by = if by_kernel {
             "the kernel, out of memory,"
         } else {
@@ -590,7 +610,7 @@ impl Supervisor<'_> {
         };
         MemoryEnd {
             reason: format!(
-                "{by} killed claude (SIGKILL); its memory was last seen at {}, the limit is {}",
+                "{by} killed claude (SIGKILL); its memory was seen at {}, the limit is {}",
                 notice::memory(kib),
                 notice::memory(self.limits.limit_kib)
             ),

@@ -1,7 +1,9 @@
-//! Memory pressure (PSI): reads the figures, writes the text of a trigger. Opening a trigger is
-//! `os::psi`'s. Never decides: pressure tells of trouble, not of growth (an allocator that runs
+//! Memory pressure (PSI): reads the figures, writes the text of a trigger. The call that opens
+//! one is `os::psi`'s. Never decides: pressure tells of trouble, not of growth (an allocator that runs
 //! freely makes none), so it wakes the watcher and is no verdict.
 
+use crate::os::psi::{NoTrigger, open_trigger};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// One line of a pressure file. Averages in hundredths of a percent (0..=10000).
@@ -50,6 +52,17 @@ pub fn trigger_text(kind: StallKind, stall_us: u32, window_us: u32) -> Option<St
         StallKind::Full => "full",
     };
     Some(format!("{line} {stall_us} {window_us}"))
+}
+
+/// A descriptor that is ready (POLLPRI) when tasks waited for memory for 150 ms within 2 s.
+///
+/// # Errors
+/// Why there is none: as [`open_trigger`].
+pub fn memory_trigger(proc_root: &Path) -> Result<OwnedFd, NoTrigger> {
+    const STALL_US: u32 = 150_000;
+    let text = trigger_text(StallKind::Some, STALL_US, UNPRIVILEGED_WINDOW_US);
+    let text = text.ok_or(NoTrigger::NotPermitted)?;
+    open_trigger(&proc_root.join("pressure/memory"), &text)
 }
 
 /// Reads a pressure file. `None`: no PSI here, or not of that form.
@@ -170,7 +183,7 @@ mod tests {
         let fake = folder.path().join("memory");
         std::fs::write(&fake, TEXT).unwrap();
         assert_eq!(read(&fake), parse(TEXT));
-        assert!(crate::os::psi::open_trigger(&fake, "some 150000 2000000").is_none());
+        assert!(open_trigger(&fake, "some 150000 2000000").is_err());
         assert_eq!(
             std::fs::read_to_string(&fake).unwrap(),
             TEXT,
@@ -178,7 +191,7 @@ mod tests {
         );
         let absent = folder.path().join("absent");
         assert!(read(&absent).is_none());
-        assert!(crate::os::psi::open_trigger(&absent, "some 150000 2000000").is_none());
+        assert!(open_trigger(&absent, "some 150000 2000000").is_err());
     }
 
     #[test]
@@ -186,10 +199,10 @@ mod tests {
         let file = Path::new("/proc/pressure/memory");
         let text = trigger_text(StallKind::Some, 150_000, UNPRIVILEGED_WINDOW_US).unwrap();
         // Without PSI in the kernel there must be no figures either: one ladder, both rungs gone.
-        if crate::os::psi::open_trigger(file, &text).is_some() {
+        if open_trigger(file, &text).is_ok() {
             assert!(read(file).is_some());
         }
-        assert!(crate::os::psi::open_trigger(file, "some 9 1").is_none());
-        assert!(crate::os::psi::open_trigger(file, "nonsense").is_none());
+        assert!(open_trigger(file, "some 9 1").is_err());
+        assert!(open_trigger(file, "nonsense").is_err());
     }
 }
