@@ -1202,9 +1202,10 @@ fn chld_sent_to_us_is_not_passed_on() {
 #[test]
 fn every_ending_signal_to_us_alone_ends_the_client_and_is_told() {
     // Real-time ones among them; not SEGV and BUS, whose first is swallowed by the runtime of the
-    // stand-in. The client has handlers for HUP, INT and TERM only.
+    // stand-in, nor 32 and 33, which are the C library's own (the bare stand-in outlived 32 once).
+    // The client has handlers for HUP, INT and TERM only.
     let signals = [
-        3, 4, 5, 6, 8, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 32, 34, 35, 63, 64,
+        3, 4, 5, 6, 8, 12, 13, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 63, 64,
     ];
     for signal in signals {
         let ends = BOTH.map(|who| {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`proc_fs`] | reading and parsing `/proc` |
 //! | [`tree`] | who belongs to the session, and how much memory that is, counted once |
-//! | [`verdict`] | what follows from it, and when to look again: pure functions |
+//! | [`mod@verdict`] | what follows from it, and when to look again: pure functions |
 //! | [`pressure`] | PSI |
 //!
 //! One look is: `watcher.look(now_ms, limits.limit_kib)`, `verdict(&sample, &limits, &history)`,
