@@ -463,6 +463,62 @@ fn who_ends_the_session_while_it_is_restarted_ends_it() {
     );
 }
 
+#[test]
+fn a_client_that_finishes_while_it_is_being_ended_has_finished() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    // Deaf to TERM, above the limit at once, and gone with 0 within the grace.
+    let plan = format!(
+        "leak_mib=205;leak_mib_per_s=0;ignore=15;exit=0;after_ms=4000;rounds=100;report={report}"
+    );
+    let said = run(claude_safe(&sandbox, &plan, &["-p", "do it"]));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("claude had finished by itself"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(reports(&sandbox).len(), 1);
+}
+
+/// A client whose two tools take 110 MiB each, and ignore TERM.
+const TWO_FAT_TOOLS: &str = r#"#!/usr/bin/python3
+import subprocess
+fat = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+kept = b"1" * (110 << 20)
+time.sleep(60)
+"""
+tools = [subprocess.Popen(["/usr/bin/python3", "-c", fat], start_new_session=True) for _ in range(2)]
+print([tool.wait() for tool in tools])
+"#;
+
+#[test]
+fn two_fat_tools_that_ignore_term_are_not_spared() {
+    use std::os::unix::fs::PermissionsExt;
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        claude_safe_tests::skip!("no /usr/bin/python3");
+    }
+    let sandbox = Sandbox::new();
+    let script = sandbox.file("claude");
+    fs::write(&script, TWO_FAT_TOOLS).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("our script");
+    let mut command = claude_safe(&sandbox, "", &["-p", "do it"]);
+    command
+        .env("CLAUDE_SAFE_BIN", &script)
+        .env("CLAUDE_WATCHDOG_THRESHOLD_MB", "100");
+    let said = run(command);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(said.stdout.trim(), "[-9, -9]", "{}", said.stderr);
+    assert_eq!(
+        said.stderr.matches("ending the tool").count(),
+        2,
+        "{}",
+        said.stderr
+    );
+}
+
 /// The client's pid as it wrote it down itself.
 fn client_pid(sandbox: &Sandbox) -> i32 {
     wait_until("the client's own report", PATIENCE, || {

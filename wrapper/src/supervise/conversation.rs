@@ -199,6 +199,14 @@ impl<'a> Conversation<'a> {
         Observed { id, turn }
     }
 
+    /// Does the transcript end with the model's last word? In `-p` the client's own file says "busy"
+    /// to the end.
+    pub fn has_answered(&mut self, client_pid: i32) -> bool {
+        let id = self.observe(client_pid).id;
+        id.and_then(|id| self.transcript(&id))
+            .is_some_and(|path| transcript::turn_of(&path) == Turn::Idle)
+    }
+
     /// `sessions/PID.json`, written by newer clients; one left by an earlier process of this pid is not ours.
     fn own_words(&self, client_pid: i32) -> Option<Observed> {
         let path = self

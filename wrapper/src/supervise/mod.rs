@@ -63,6 +63,9 @@ const PRESSED_AT_MOST_MS: u64 = 1_000;
 /// process gives its memory back before its end can be seen, and a look may fall in between.
 const NEAR_LIMIT_MS: u64 = 2_000;
 
+/// So long a `-p` session that has its final answer may take to leave by itself.
+const LEAVE_MS: u64 = 3_000;
+
 /// Before a sleep of this length the pages that nobody needs meanwhile are given back.
 const LONG_SLEEP_MS: u64 = 2_000;
 
@@ -156,8 +159,10 @@ struct Life {
     pressed_at_ms: u64,
     /// The client is being ended.
     ending: Option<Ending>,
-    /// A tool is being ended.
-    tool: Option<Ending>,
+    /// Tools that are being ended.
+    tools: Vec<Ending>,
+    /// When a `-p` session was first seen at the limit with its final answer.
+    answered_at_ms: Option<u64>,
     memory: Option<MemoryEnd>,
 }
 
@@ -272,6 +277,11 @@ impl Supervisor<'_> {
                 Err(failure) => return cannot_execute(&client, &failure),
             };
             self.settle_terminal(&end);
+            if end.memory.is_some() && end.change == Change::Exited(0) {
+                // On TERM it would not have left with 0: it had finished.
+                notice::line("memory reached the limit just when claude had finished by itself");
+                return 0;
+            }
             let Some(memory) = &end.memory else {
                 let refused = self.recently_asked_to_end().is_none() && end.is_early_failure();
                 if let Some(next) = refused
@@ -363,7 +373,8 @@ impl Supervisor<'_> {
             watcher: Watcher::new(Path::new(PROC), pid, self.setup.launchers.clone()),
             history: History::default(),
             ending: None,
-            tool: None,
+            tools: Vec::new(),
+            answered_at_ms: None,
             memory: None,
             last: None,
             peak_kib: 0,
@@ -404,9 +415,7 @@ impl Supervisor<'_> {
     fn watch_until_end(&mut self, life: &mut Life) -> Change {
         loop {
             let now = process::now_ms();
-            let due = [life.ending.as_ref(), life.tool.as_ref()]
-                .into_iter()
-                .flatten()
+            let due = (life.ending.iter().chain(&life.tools))
                 .filter_map(Ending::due_ms)
                 .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
@@ -447,7 +456,7 @@ impl Supervisor<'_> {
                 }
             }
             let now = process::now_ms();
-            for ending in [&mut life.ending, &mut life.tool].into_iter().flatten() {
+            for ending in life.ending.iter_mut().chain(&mut life.tools) {
                 if ending.due_ms().is_some_and(|due| due <= now) {
                     ending.kill();
                 }
@@ -514,13 +523,7 @@ impl Supervisor<'_> {
             life.near_limit_at_ms = Some(now);
         }
         life.last = Some(seen);
-        if life
-            .tool
-            .as_ref()
-            .is_some_and(|t| t.is_over(&mut self.processes))
-        {
-            life.tool = None;
-        }
+        life.tools.retain(|tool| !tool.is_over(&mut self.processes));
         if let Some(ending) = &mut life.ending {
             // It grows on while it should leave: the grace ends a quarter above the limit.
             if !ending.was_killed() && seen.total_kib > self.limits.limit_kib / 4 * 5 {
@@ -533,14 +536,33 @@ impl Supervisor<'_> {
             Verdict::Warn => self.warn(seen),
             Verdict::EndTool(tool) => self.end_tool(&tool, life),
             Verdict::RestartWhenIdle => {
-                if self.conversation.obstacle().is_none()
+                // A `-p` session that has nothing to do is about to end by itself.
+                if !self.setup.invocation.is_print()
+                    && self.conversation.obstacle().is_none()
                     && self.conversation.observe(seen.client.pid).turn == Turn::Idle
                 {
                     self.end_client(seen, life, "while the session was idle");
                 }
             }
-            Verdict::Restart => self.end_client(seen, life, "at once"),
+            Verdict::Restart => {
+                if !self.is_about_to_finish(seen, life) {
+                    self.end_client(seen, life, "at once");
+                }
+            }
         }
+    }
+
+    /// Has a `-p` session its final answer, and a moment left to print it and leave? Ended now and
+    /// started again, it would answer twice.
+    fn is_about_to_finish(&mut self, seen: Seen, life: &mut Life) -> bool {
+        if !self.setup.invocation.is_print()
+            || seen.total_kib > self.limits.limit_kib / 4 * 5
+            || !self.conversation.has_answered(seen.client.pid)
+        {
+            return false;
+        }
+        let now = process::now_ms();
+        now < *life.answered_at_ms.get_or_insert(now) + LEAVE_MS
     }
 
     fn warn(&mut self, seen: Seen) {
@@ -571,7 +593,7 @@ impl Supervisor<'_> {
                 notice::memory(self.limits.limit_kib),
             ),
         );
-        life.tool = Some(Ending::begin(
+        life.tools.push(Ending::begin(
             &mut self.processes,
             &tool.members,
             tool.pgid,
