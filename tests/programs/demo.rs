@@ -66,9 +66,7 @@ fn main() -> ExitCode {
     for (stream, line) in seen {
         let at = began.elapsed().as_secs_f32();
         say(&format!("{at:5.1} s  {stream}: {line}"));
-        if acts.peek().is_some_and(|(text, _)| line.contains(text)) {
-            acts.next();
-        }
+        while acts.next_if(|(text, _)| line.contains(text)).is_some() {}
     }
     let status = child.wait();
     let completed = completed_calls(&sandbox);

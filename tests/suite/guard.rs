@@ -14,7 +14,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -35,25 +34,7 @@ fn workspace() -> &'static Path {
 
 /// The library, built the way the README says.
 fn guard_library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let target = Path::new(PROBE)
-            .ancestors()
-            .nth(2)
-            .expect("a target folder");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--target-dir"])
-            .arg(target)
-            .current_dir(workspace())
-            .output()
-            .expect("cargo");
-        assert!(
-            built.status.success(),
-            "{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
-        target.join("release/libclaude_guard.so")
-    })
+    &claude_safe_tests::artifacts().guard
 }
 
 /// A name, and what makes a file at a path.

@@ -388,6 +388,15 @@ fn a_clear_is_followed(version: &str) {
     let second = wait_until("the transcript of the cleared session", PATIENCE, || {
         files().into_iter().find(|f| !first.contains(f))
     });
+    if version == OLDEST {
+        // It does not keep its own file up to date: the hook of our plugin tells.
+        let id = second.file_stem().and_then(|s| s.to_str());
+        wait_until("the hook's word", PATIENCE, || {
+            let sessions = fs::read_dir(stage.sandbox.run().join("claude-safe")).ok()?;
+            let mut told = sessions.flatten().map(|s| s.path().join("conversation"));
+            told.find(|told| fs::read_to_string(told).ok().as_deref() == id)
+        });
+    }
     pty.write(b"do the second rounds").expect("typed");
     pty.write(b"\r").expect("typed");
     finished(2);

@@ -300,9 +300,10 @@ impl Supervisor<'_> {
                 }
                 return self.finish(&end);
             };
-            notice::line(&memory.reason);
+            // One line, with what happened and what follows.
+            let tell = |what: &str| notice::line(&format!("{}; {what}", memory.reason));
             if let Some(signo) = self.recently_asked_to_end() {
-                notice::line(&format!(
+                tell(&format!(
                     "not restarted: {} asked for the end of the session",
                     signals::name(signo)
                 ));
@@ -311,20 +312,20 @@ impl Supervisor<'_> {
             let next = match self.conversation.next_start(memory, &start) {
                 Ok(next) => next,
                 Err(why) => {
-                    notice::line(&format!("not restarted: {why}"));
+                    tell(&format!("not restarted: {why}"));
                     return status_of(end.change);
                 }
             };
             match budget.life_ended(end.lived_ms) {
                 Next::StartIn { delay_ms } => {
-                    notice::line(&next.announcement(budget.restarts()));
+                    tell(&next.announcement(budget.restarts()));
                     if let Some(signo) = self.pause(delay_ms) {
                         return status_of(Change::Signaled(signo));
                     }
                 }
                 Next::GiveUp { short_lives } => {
-                    notice::line(&format!(
-                        "giving up: memory reached the limit {short_lives} times in a row within a minute of the start; {}",
+                    tell(&format!(
+                        "giving up: the limit was reached {short_lives} times in a row within a minute of the start; {}",
                         next.by_hand()
                     ));
                     return status_of(end.change);
