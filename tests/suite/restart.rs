@@ -494,16 +494,23 @@ tools = [subprocess.Popen(["/usr/bin/python3", "-c", fat], start_new_session=Tru
 print([tool.wait() for tool in tools])
 "#;
 
+/// A client in Python, where there is one.
+fn python_client(sandbox: &Sandbox, text: &str) -> Option<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let script = sandbox.file("claude");
+    fs::write(&script, text).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("our script");
+    std::path::Path::new("/usr/bin/python3")
+        .exists()
+        .then_some(script)
+}
+
 #[test]
 fn two_fat_tools_that_ignore_term_are_not_spared() {
-    use std::os::unix::fs::PermissionsExt;
-    if !std::path::Path::new("/usr/bin/python3").exists() {
-        claude_safe_tests::skip!("no /usr/bin/python3");
-    }
     let sandbox = Sandbox::new();
-    let script = sandbox.file("claude");
-    fs::write(&script, TWO_FAT_TOOLS).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("our script");
+    let Some(script) = python_client(&sandbox, TWO_FAT_TOOLS) else {
+        claude_safe_tests::skip!("no /usr/bin/python3");
+    };
     let mut command = claude_safe(&sandbox, "", &["-p", "do it"]);
     command
         .env("CLAUDE_SAFE_BIN", &script)
@@ -517,6 +524,38 @@ fn two_fat_tools_that_ignore_term_are_not_spared() {
         "{}",
         said.stderr
     );
+}
+
+/// A client that has its final answer, is above the limit, and takes a moment to print it and leave.
+const SLOW_TO_LEAVE: &str = r#"#!/usr/bin/python3
+import json, os, time
+conversation = "12345678-1234-4234-8234-123456789abc"
+claude = os.path.expanduser("~/.claude")
+folder = claude + "/projects/here"
+os.makedirs(folder)
+os.makedirs(claude + "/sessions")
+with open(claude + "/sessions/%d.json" % os.getpid(), "w") as own:
+    own.write(json.dumps({"sessionId": conversation, "kind": "interactive", "status": "busy"}))
+last = {"stop_reason": "end_turn", "content": [{"type": "text", "text": "THE ANSWER"}]}
+with open(folder + "/" + conversation + ".jsonl", "w") as transcript:
+    transcript.write(json.dumps({"type": "assistant", "message": last}) + "\n")
+kept = b"1" * (205 << 20)
+time.sleep(1.5)
+print("THE ANSWER")
+"#;
+
+#[test]
+fn a_print_session_that_has_its_answer_is_let_go_and_answers_once() {
+    let sandbox = Sandbox::new();
+    let Some(script) = python_client(&sandbox, SLOW_TO_LEAVE) else {
+        claude_safe_tests::skip!("no /usr/bin/python3");
+    };
+    let mut command = claude_safe(&sandbox, "", &["-p", "do it"]);
+    command.env("CLAUDE_SAFE_BIN", &script);
+    let said = run(command);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(said.stdout, "THE ANSWER\n", "{}", said.stderr);
+    assert!(!said.stderr.contains("restarting"), "{}", said.stderr);
 }
 
 /// The client's pid as it wrote it down itself.
