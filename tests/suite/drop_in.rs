@@ -1188,6 +1188,30 @@ fn a_signal_to_the_client_itself_is_its_own_affair() {
 }
 
 #[test]
+fn a_killed_sentinel_is_replaced_and_signals_still_arrive_once() {
+    let world = World::new();
+    let session = Recorded::start(&world, Wrapped);
+    let first = sentinel_of(session.pid);
+    send_signal(first, libc::SIGKILL).unwrap();
+    wait_until("another sentinel", SOON, || {
+        let children = proc_view::children(session.pid);
+        let fresh = |pid: &i32| ![first, session.client].contains(pid);
+        children.into_iter().find(fresh).filter(|pid| {
+            // All its signals are blocked from its first instruction on, it inherits that.
+            proc_view::stat(*pid).is_some_and(|stat| stat.state == 'S')
+        })
+    });
+    send_signal(-session.pid, libc::SIGUSR2).unwrap();
+    wait_for_signal(&session.record, libc::SIGUSR2, 1);
+    send_signal(session.pid, libc::SIGURG).unwrap();
+    wait_for_signal(&session.record, libc::SIGURG, 1);
+    let usr2 = counts(&session.record)
+        .get(&i64::from(libc::SIGUSR2))
+        .copied();
+    assert_eq!(usr2, Some(1));
+}
+
+#[test]
 fn chld_sent_to_us_is_not_passed_on() {
     // The kernel sends us one for each of our own helpers: they must not look like the client's.
     let world = World::new();

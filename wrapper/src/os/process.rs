@@ -266,6 +266,12 @@ impl Sentinel {
         }
     }
 
+    /// Has somebody killed it? It stays a zombie until it is dropped, so its pid is nobody else's.
+    pub fn has_ended(&self) -> bool {
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        !matches!(wait_flags(self.pid, flags), Ok(None))
+    }
+
     /// Its pid.
     pub fn pid(&self) -> i32 {
         self.pid

@@ -480,6 +480,7 @@ impl Supervisor<'_> {
     fn relay(&mut self, signo: Signo, life: &Life) {
         if signo == signals::SIGCHLD {
             self.notifier.reap();
+            self.relay.child_ended();
             return;
         }
         if ENDS_A_SESSION.contains(&signo) {

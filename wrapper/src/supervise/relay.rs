@@ -2,8 +2,8 @@
 //!
 //! The client is in our process group, as it would be without us. A signal of the terminal, of
 //! the shell's `kill %1`, of timeout(1) goes to the whole group: the client has it already, and
-//! must not get it twice (its second INT means "quit"). A signal to our pid alone was meant for the client.
-//! siginfo_t does not tell the two apart; the [`Sentinel`] does.
+//! must not get it twice (its second INT means "quit"). A signal to our pid alone was meant for the
+//! client. siginfo_t does not tell the two apart; the [`Sentinel`] does.
 
 use crate::os::process::Sentinel;
 use crate::os::signals::{self, Signo};
@@ -36,6 +36,13 @@ impl Relay {
         };
     }
 
+    /// A child of ours has ended: another sentinel, if it was this one.
+    pub fn child_ended(&mut self) {
+        if self.sentinel.as_ref().is_some_and(Sentinel::has_ended) {
+            self.sentinel = Sentinel::start().ok();
+        }
+    }
+
     /// Must this signal, just read from our queue, be passed on to the client?
     pub fn meant_for_us_alone(&mut self, signo: Signo) -> bool {
         let bit = 1_u64 << (signo - 1);
@@ -56,8 +63,8 @@ impl Relay {
         // What is pending stays pending: a new sentinel, and only then is the old one ended.
         match Sentinel::start() {
             Ok(fresh) => {
-                // Asked again, the old one first: a signal that came since is with the old one alone (carried
-                // over), with both, or with the fresh one alone (not carried: the fresh one tells it).
+                // Asked again, the old one first: a signal that came since is with the old one alone
+                // (carried over), with both, or with the fresh one alone (which tells it then).
                 let old = pending_of(sentinel);
                 self.carried |= (pending | old) & !bit & !pending_of(&fresh);
                 self.sentinel = Some(fresh);
