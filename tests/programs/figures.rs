@@ -25,7 +25,7 @@ fn main() {
     );
     reaction(if quick { 4 } else { 20 });
     println!("quiet session: the watcher beside a client that does nothing");
-    quiet(Duration::from_secs(if quick { 10 } else { 60 }));
+    quiet(Duration::from_secs(if quick { 10 } else { 45 }));
 }
 
 /// Nanoseconds of the monotonic clock, the same for all processes.

@@ -12,6 +12,7 @@ use super::kind::{Kind, examine, is_claude_safe};
 use super::script;
 use crate::config::vocabulary::SAFE_BIN;
 use crate::os::files::{FileId, is_executable_file};
+use crate::os::proc::parent_pid;
 
 /// Everything that the search depends on.
 #[derive(Clone, Debug)]
@@ -349,7 +350,7 @@ fn loops_behind_us(search: &Search, candidates: &[FileId]) -> usize {
         } else if !runs_a_candidate(&process, candidates) {
             break;
         }
-        match parent_of(&process) {
+        match parent_pid(&process).and_then(|parent| u32::try_from(parent).ok()) {
             Some(parent) if parent != pid => pid = parent,
             _ => break,
         }
@@ -379,14 +380,6 @@ fn runs_a_candidate(process: &Path, candidates: &[FileId]) -> bool {
         .take(2)
         .filter(|word| !word.is_empty())
         .any(|word| FileId::of(&cwd.join(word)).is_some_and(|id| candidates.contains(&id)))
-}
-
-/// The parent in `/proc/PID/stat`. The name in brackets may hold anything, brackets too.
-fn parent_of(process: &Path) -> Option<u32> {
-    let stat = std::fs::read(process.join("stat")).ok()?;
-    let after_name = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
-    let text = std::str::from_utf8(after_name).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What watching needs from the kernel beside the files of `/proc`: the page size, the CPU time
-//! that a look has cost, and the meaning of an errno of `/proc`. Never opens a file.
+//! that a look has cost, the meaning of an errno of `/proc`, and who a process's parent is. Opens
+//! nothing but that one `stat`.
 //!
 //! # Safety
 //!
 //! Three libc calls: one takes an integer, two fill a struct of ours.
 
 #![allow(unsafe_code)]
+
+use std::path::Path;
 
 /// Why a file of `/proc` could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,4 +74,13 @@ pub fn thread_cpu_us() -> u64 {
     let seconds = u64::try_from(spent.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(spent.tv_nsec).unwrap_or(0);
     seconds * 1_000_000 + nanoseconds / 1000
+}
+
+/// The parent of the process in this folder of `/proc`: the second word behind the name in
+/// brackets, which may hold anything, brackets too (proc_pid_stat(5)).
+pub fn parent_pid(process: &Path) -> Option<i32> {
+    let stat = std::fs::read(process.join("stat")).ok()?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
 
 /// A signal's number, 1..=64 (signal(7)).
 pub type Signo = i32;
@@ -199,20 +200,12 @@ fn has_job_control() -> bool {
         if its_group != group {
             return true;
         }
-        match parent_of(pid) {
+        match super::proc::parent_pid(Path::new(&format!("/proc/{pid}"))) {
             Some(parent) if parent > 0 => pid = parent,
             _ => return false,
         }
     }
     false
-}
-
-/// The fourth field of proc_pid_stat(5), behind the name in brackets.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let name_end = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// `SIGTERM` for 15, `signal 34` for a number without a name.
