@@ -1,15 +1,16 @@
 //! Processes: starting the client, seeing how it ended, the sentinel, a plain exec.
 //!
 //! # Safety
-//! fork(2) is called only while this process has one thread (the wrapper never starts another),
-//! so the child may use everything until it execs. The rest are plain calls with checked results.
+//! fork(2) and clone(2) are called only while this process has one thread (the wrapper never starts
+//! another), so the child may use everything until it execs. The rest are plain calls with checked
+//! results.
 #![allow(unsafe_code)]
 
 use super::fd;
 use super::signals::{Inherited, Signo};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -88,57 +89,70 @@ pub fn exec(program: &OsStr, argv: &[OsString], environment: &[OsString]) -> io:
     failure
 }
 
-/// Forks and executes. The child is in our process group and session, with our descriptors, and
+/// What the child of [`spawn`] has to do, and how it tells of a failure: in our memory, which it shares.
+struct Errand<'a> {
+    launch: &'a Launch<'a>,
+    inherited: &'a Inherited,
+    errno: i32,
+}
+
+/// The child's own code, up to its exec.
+extern "C" fn run_errand(errand: *mut libc::c_void) -> i32 {
+    // SAFETY: spawn passes an Errand that outlives the child's stay in our memory.
+    let errand = unsafe { &mut *errand.cast::<Errand<'_>>() };
+    let launch = errand.launch;
+    if let Some(stdin) = launch.stdin {
+        // SAFETY: both are open descriptors of this process.
+        unsafe { libc::dup2(stdin.as_raw_fd(), 0) };
+    }
+    if let Some(folder) = launch.folder.and_then(|f| CString::new(f.as_bytes()).ok()) {
+        // SAFETY: a NUL-terminated path. A folder that has gone leaves us where we are.
+        unsafe { libc::chdir(folder.as_ptr()) };
+    }
+    let environment = (launch.environment)(own_pid());
+    errand.inherited.restore();
+    let failure = exec(launch.program, launch.argv, &environment);
+    errand.errno = failure.raw_os_error().unwrap_or(libc::EINVAL);
+    127
+}
+
+/// Starts a program. The child is in our process group and session, with our descriptors, and
 /// with the signal mask and dispositions that we inherited: the kernel can't tell it from a
 /// child of our parent but for its parent's pid.
 ///
+/// As posix_spawn(3) does it: the child runs on a stack of its own in our memory while we stand still
+/// (CLONE_VM, CLONE_VFORK), so that nothing is copied that exec would throw away. What it allocates
+/// stays with us: an environment's worth for each start.
+///
 /// # Errors
-/// The errno of fork(2) or of the child's execve(2): nothing is left running then.
+/// The errno of clone(2) or of the child's execve(2): nothing is left running then.
 pub fn spawn(launch: &Launch<'_>, inherited: &Inherited) -> io::Result<i32> {
-    let (report_in, report_out) = pipe()?;
-    // SAFETY: this process has one thread, see the header.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
-            if let Some(stdin) = launch.stdin {
-                // SAFETY: both are open descriptors of this process.
-                unsafe { libc::dup2(stdin.as_raw_fd(), 0) };
-            }
-            if let Some(folder) = launch.folder.and_then(|f| CString::new(f.as_bytes()).ok()) {
-                // SAFETY: a NUL-terminated path. A folder that has gone leaves us where we are.
-                unsafe { libc::chdir(folder.as_ptr()) };
-            }
-            let environment = (launch.environment)(own_pid());
-            inherited.restore();
-            let errno = exec(launch.program, launch.argv, &environment)
-                .raw_os_error()
-                .unwrap_or(libc::EINVAL)
-                .to_ne_bytes();
-            // SAFETY: four bytes of this stack into our own pipe; _exit runs no destructor of the parent's.
-            unsafe {
-                libc::write(report_out.as_raw_fd(), errno.as_ptr().cast(), errno.len());
-                libc::_exit(127)
-            }
-        }
-        pid => {
-            drop(report_out);
-            let mut errno = [0_u8; 4];
-            // Closed by a successful exec: nothing to read.
-            match File::from(report_in).read_exact(&mut errno) {
-                Err(_) => Ok(pid),
-                Ok(()) => {
-                    let _ = reap(pid);
-                    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
-                }
-            }
+    const STACK_BYTES: usize = 256 << 10;
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK_BYTES / size_of::<u128>());
+    let mut errand = Errand {
+        launch,
+        inherited,
+        errno: 0,
+    };
+    // SAFETY: the stack is ours, aligned to 16 bytes, and grows downward from its end; errand lives
+    // until the child has left our memory, because clone returns only then (CLONE_VFORK). All signals
+    // are blocked until the child has its own mask, and no handler of ours is installed.
+    let pid = unsafe {
+        libc::clone(
+            run_errand,
+            stack.as_mut_ptr().add(stack.capacity()).cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut errand).cast(),
+        )
+    };
+    match (pid, errand.errno) {
+        (-1, _) => Err(io::Error::last_os_error()),
+        (pid, 0) => Ok(pid),
+        (pid, errno) => {
+            let _ = reap(pid);
+            Err(io::Error::from_raw_os_error(errno))
         }
     }
-}
-
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(fd::error)?;
-    Ok((fd::owned(reader), fd::owned(writer)))
 }
 
 /// Waits for the end of a child of ours and takes its status.
