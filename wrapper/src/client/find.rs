@@ -3,6 +3,7 @@
 //! Looks where the user says, then on `PATH`, then in the places where installers put it. Never
 //! answers with claude-safe itself, nor with a shim that only leads back to it. Starts nothing.
 
+use std::cell::LazyCell;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -84,7 +85,7 @@ fn tried_before(value: &OsStr, proc_root: &Path, own_pid: u32, parent_pid: u32) 
         return own;
     }
     let parents = tried_in(value, parent_pid);
-    if runs_a_candidate(&proc_root.join(parent_pid.to_string()), &parents) {
+    if runs_a_candidate(&proc_root.join(parent_pid.to_string()), &|| parents.clone()) {
         parents
     } else {
         Vec::new()
@@ -150,27 +151,33 @@ pub struct NotFound {
 /// Finds the client.
 pub fn find(search: &Search) -> Result<Client, NotFound> {
     let mut complaints = Vec::new();
-    let mut candidates = Vec::new();
-    candidates.extend(configured(search, &mut complaints));
+    let mut first: Vec<(PathBuf, How)> = Vec::new();
+    first.extend(configured(search, &mut complaints));
     let name = OsStr::new("claude");
     let on_path = script::programs_on_path(name, search.path.as_deref());
-    candidates.extend(on_path.map(|path| (path, How::OnPath)));
-    let known = known_places(search)
-        .into_iter()
-        .filter(|path| is_executable_file(path));
-    candidates.extend(known.map(|path| (path, How::KnownPlace)));
+    first.extend(on_path.map(|path| (path, How::OnPath)));
+    // Dozens of places, looked at only if they matter.
+    let known: LazyCell<Vec<(PathBuf, How)>, _> = LazyCell::new(|| {
+        let places = known_places(search).into_iter();
+        let there = places.filter(|path| is_executable_file(path));
+        there.map(|path| (path, How::KnownPlace)).collect()
+    });
+    let all_ids = || {
+        let all = first.iter().chain(known.iter());
+        all.filter_map(|(path, _)| FileId::of(path)).collect()
+    };
+
+    let mut loops = loops_behind_us(search, &all_ids);
     // One file under many names is one candidate.
     let mut seen: Vec<FileId> = Vec::new();
-    candidates.retain(|(path, _)| {
-        FileId::of(path).is_some_and(|id| {
-            let is_new = !seen.contains(&id);
-            seen.push(id);
-            is_new
-        })
-    });
-
-    let mut loops = loops_behind_us(search, &seen);
-    for (path, how) in candidates {
+    let candidates = first
+        .iter()
+        .chain(std::iter::once_with(|| known.iter()).flatten());
+    for (path, how) in candidates.cloned() {
+        match FileId::of(&path) {
+            Some(id) if !seen.contains(&id) => seen.push(id),
+            _ => continue,
+        }
         if is_claude_safe(&path) {
             if how == How::Configured {
                 complaints.push(format!(
@@ -337,7 +344,7 @@ const MAX_ANCESTORS: usize = 64;
 ///
 /// A claude-safe that a *tool* of a client runs is no loop: the client stands in between, and it is
 /// neither claude-safe nor a shell that runs a candidate.
-fn loops_behind_us(search: &Search, candidates: &[FileId]) -> usize {
+fn loops_behind_us(search: &Search, candidates: &dyn Fn() -> Vec<FileId>) -> usize {
     let mut loops = 0;
     let mut pid = search.parent_pid;
     for _ in 0..MAX_ANCESTORS {
@@ -360,7 +367,7 @@ fn loops_behind_us(search: &Search, candidates: &[FileId]) -> usize {
 
 /// Is it an interpreter with one of the candidates as its script? Not a JavaScript runtime: that is
 /// the client itself, and what it starts is its business.
-fn runs_a_candidate(process: &Path, candidates: &[FileId]) -> bool {
+fn runs_a_candidate(process: &Path, candidates: &dyn Fn() -> Vec<FileId>) -> bool {
     let Ok(command_line) = std::fs::read(process.join("cmdline")) else {
         return false;
     };
@@ -379,7 +386,8 @@ fn runs_a_candidate(process: &Path, candidates: &[FileId]) -> bool {
         .skip(1)
         .take(2)
         .filter(|word| !word.is_empty())
-        .any(|word| FileId::of(&cwd.join(word)).is_some_and(|id| candidates.contains(&id)))
+        .filter_map(|word| FileId::of(&cwd.join(word)))
+        .any(|id| candidates().contains(&id))
 }
 
 #[cfg(test)]
