@@ -72,9 +72,7 @@ fn exec_plainly(
         entry.push(value);
         environment.push(entry);
     }
-    let argv: Vec<OsString> = std::iter::once(client.argv0.clone())
-        .chain(words.iter().cloned())
-        .collect();
+    let argv = client.argv(words);
     let failure = process::exec(client.path.as_os_str(), &argv, environment);
     supervise::cannot_execute(client, &failure)
 }
@@ -179,12 +177,5 @@ fn handover(config: &Config, kind: &Kind, folder: Option<&SessionFolder>) -> Opt
 
 /// Where the answers of [`Capabilities`] are kept.
 fn cache_file() -> Option<PathBuf> {
-    let folder = |name| {
-        variable(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
-    let cache =
-        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("claude-safe/clients"))
+    Some(config::own_folder(&variable, "XDG_CACHE_HOME", ".cache")?.join("clients"))
 }

@@ -120,11 +120,7 @@ impl Drop for SessionFolder {
 
 /// The folder that holds the folders of all sessions of this user.
 pub fn base(variable: impl Fn(&str) -> Option<std::ffi::OsString>, uid: u32) -> PathBuf {
-    let folder = |name| {
-        variable(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
+    let folder = |name| crate::config::absolute_folder(&variable, name);
     match folder("XDG_RUNTIME_DIR").filter(|p| p.is_dir()) {
         Some(runtime) => runtime.join("claude-safe"),
         None => folder("TMPDIR")

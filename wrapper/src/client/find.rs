@@ -141,6 +141,14 @@ pub struct Client {
     pub complaints: Vec<String>,
 }
 
+impl Client {
+    /// Its `argv` with these words behind `argv[0]`.
+    pub fn argv(&self, words: &[OsString]) -> Vec<OsString> {
+        let name = std::iter::once(self.argv0.clone());
+        name.chain(words.iter().cloned()).collect()
+    }
+}
+
 /// No client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotFound {

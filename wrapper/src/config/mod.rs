@@ -60,14 +60,29 @@ impl Sources<'_> {
 /// `$XDG_CONFIG_HOME/claude-safe/claude-safe.conf`, or the same below `~/.config`. A relative
 /// `XDG_CONFIG_HOME` is ignored, as its specification demands.
 pub fn user_file(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let absolute = |name| {
-        environment(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let base = absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
-    Some(base.join("claude-safe/claude-safe.conf"))
+    Some(own_folder(environment, "XDG_CONFIG_HOME", ".config")?.join("claude-safe.conf"))
+}
+
+/// Our folder below a base folder of the XDG specification: the one that `variable` names, else
+/// `below_home` in the user's home. Relative paths are ignored.
+pub fn own_folder(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    variable: &str,
+    below_home: &str,
+) -> Option<PathBuf> {
+    let base = absolute_folder(environment, variable)
+        .or_else(|| absolute_folder(environment, "HOME").map(|home| home.join(below_home)))?;
+    Some(base.join("claude-safe"))
+}
+
+/// The folder that a variable names, if it is named from `/`.
+pub fn absolute_folder(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    variable: &str,
+) -> Option<PathBuf> {
+    environment(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// Where the guard library is to be looked for.

@@ -5,7 +5,7 @@
 //! Ownership moves with the number; a borrow keeps the lifetime of what it borrows from.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// An error number of rustix as an error of `std`.
 pub fn error(errno: rustix::io::Errno) -> std::io::Error {
@@ -22,10 +22,4 @@ pub fn owned(fd: rustix::fd::OwnedFd) -> OwnedFd {
 pub fn lend(fd: BorrowedFd<'_>) -> rustix::fd::BorrowedFd<'_> {
     // SAFETY: open for as long as the lifetime says, which is kept.
     unsafe { rustix::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) }
-}
-
-/// A descriptor of `std` given to rustix.
-pub fn give(fd: OwnedFd) -> rustix::fd::OwnedFd {
-    // SAFETY: into_raw_fd gives up the only owner.
-    unsafe { rustix::fd::FromRawFd::from_raw_fd(fd.into_raw_fd()) }
 }

@@ -192,7 +192,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         // No descriptor left for us: the client may do with one less.
         notice::line("no file descriptor is left to watch with: starting claude unwatched");
         setup.inherited.restore();
-        let arguments = argv(&client, setup.invocation.arguments());
+        let arguments = client.argv(setup.invocation.arguments());
         let failure = process::exec(client.path.as_os_str(), &arguments, &setup.environment);
         return cannot_execute(&client, &failure);
     };
@@ -243,12 +243,6 @@ impl LifeEnd {
     fn is_early_failure(&self) -> bool {
         self.lived_ms < TAKE_UP_MS && matches!(self.change, Change::Exited(code) if code != 0)
     }
-}
-
-fn argv(client: &Client, arguments: &[OsString]) -> Vec<OsString> {
-    std::iter::once(client.argv0.clone())
-        .chain(arguments.iter().cloned())
-        .collect()
 }
 
 /// One line on a client that can't be executed, and the exit status for it.
@@ -354,7 +348,7 @@ impl Supervisor<'_> {
         };
         let launch = Launch {
             program: client.path.as_os_str(),
-            argv: &argv(client, &start.arguments),
+            argv: &client.argv(&start.arguments),
             environment: &environment,
             stdin: start.stdin.as_ref().map(AsFd::as_fd),
             folder: start.folder.as_deref().map(Path::as_os_str),

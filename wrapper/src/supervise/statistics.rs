@@ -1,6 +1,7 @@
 //! The SIGUSR1 line and the guard's statistics page.
 
 use super::Setup;
+use crate::config;
 use crate::os::private;
 use crate::os::signals::{self, SIGUSR1};
 use crate::stats_page::{Snapshot, State, Usr1};
@@ -55,14 +56,8 @@ impl<'a> Statistics<'a> {
     /// The configured log, then the one in the state folder.
     fn places(&self) -> Vec<PathBuf> {
         let mut places = vec![self.setup.config.guard_log.clone()];
-        let folder = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|p| p.is_absolute())
-        };
-        let state = folder("XDG_STATE_HOME")
-            .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
-            .map(|state| state.join("claude-safe"));
+        let environment = |name: &str| std::env::var_os(name);
+        let state = config::own_folder(&environment, "XDG_STATE_HOME", ".local/state");
         if let Some(state) = state.filter(|s| std::fs::create_dir_all(s).is_ok()) {
             places.push(state.join("claude_malloc_guard.log"));
         }
