@@ -11,6 +11,8 @@
 //! Inert: calls are passed on, and that is all. Nothing here can fail: what can't be done is left
 //! out, and the program starts.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::{
     config::{self, Handover, PathBuffer, Role},
     counters, elf,
@@ -70,11 +72,14 @@ fn arm(settings: Settings) {
     }
     match shared {
         Some(page) => {
-            page.take(pid, watched_size as u32);
+            counters::take(page, pid);
             counters::count_on(page);
         }
-        None => counters::page().name(pid, watched_size as u32),
+        None => counters::page().name(pid),
     }
+    counters::page().classes[0]
+        .size
+        .store(watched_size as u64, Relaxed);
     let reachable = elf::program_malloc() == ProgramMalloc::Imported && next::can_classify();
     if !next::can_classify() {
         counters::stop();
@@ -90,10 +95,11 @@ fn arm(settings: Settings) {
 
 /// The child counts for itself, on a page of its own: the parent's is shared memory.
 extern "C" fn in_forked_child() {
-    let Ok(parent) = counters::page().snapshot() else {
+    let Ok(parent) = counters::snapshot() else {
         return;
     };
-    let page = counters::start_afresh_in_private(os::pid(), parent.watched_size);
+    let page = counters::start_afresh_in_private(os::pid());
+    page.classes[0].size.store(parent.first().size, Relaxed);
     page.set_usr1(parent.usr1);
     page.set_state(parent.state);
 }

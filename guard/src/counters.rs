@@ -7,7 +7,7 @@
 use core::{
     ffi::c_void,
     sync::atomic::{
-        AtomicPtr, AtomicUsize,
+        AtomicPtr, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -15,7 +15,7 @@ use core::{
 use crate::{
     next, os,
     size_class::{DEFAULT_SIZE, SizeClass},
-    stats_page::{SHARDS, Shard, StatsPage},
+    stats_page::{self, ClassCounters, SHARDS, Snapshot, StatsPage, Unreadable},
 };
 
 /// Counts made before the constructor, and all counts of a process that has no shared page.
@@ -91,9 +91,34 @@ pub(crate) fn collect() {
     }
 }
 
+fn words(page: &StatsPage) -> &[AtomicU64] {
+    // SAFETY: a page is made of nothing but AtomicU64 (repr(C)), padding included, and lives as
+    // long as the slice.
+    unsafe {
+        core::slice::from_raw_parts(
+            core::ptr::from_ref(page).cast::<AtomicU64>(),
+            stats_page::LEN / size_of::<AtomicU64>(),
+        )
+    }
+}
+
+/// Takes a page for a process: everything at zero, then the header.
+pub(crate) fn take(page: &StatsPage, pid: u32) {
+    for word in words(page) {
+        word.store(0, Relaxed);
+    }
+    page.name(pid);
+}
+
+/// What is on the page that is counted on.
+pub(crate) fn snapshot() -> Result<Snapshot, Unreadable> {
+    let words = words(page());
+    Snapshot::read(&|at| words[at / size_of::<AtomicU64>()].load(Acquire))
+}
+
 /// Counts from zero on a page of this process alone; for the child of a fork.
-pub(crate) fn start_afresh_in_private(pid: u32, watched_size: u32) -> &'static StatsPage {
-    PRIVATE.take(pid, watched_size);
+pub(crate) fn start_afresh_in_private(pid: u32) -> &'static StatsPage {
+    take(&PRIVATE, pid);
     PAGE.store((&raw const PRIVATE).cast_mut(), Release);
     &PRIVATE
 }
@@ -147,7 +172,7 @@ pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize) {
     if wanted != given {
         shard()
             .stray
-            .fetch_add(i64::from(given) - i64::from(wanted), Relaxed);
+            .fetch_add((i64::from(given) - i64::from(wanted)) as u64, Relaxed);
     }
 }
 
@@ -158,9 +183,11 @@ pub(crate) fn count_free() {
 }
 
 #[inline(always)]
-fn shard() -> &'static Shard {
+fn shard() -> &'static ClassCounters {
     // Thread control blocks lie a stack apart: their low bits are equal, so the address is mixed
     // (Fibonacci hashing) and the top bits choose.
     let mixed = (os::thread_pointer() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    page().shard((mixed >> (u64::BITS - SHARDS.trailing_zeros())) as usize)
+    &page()
+        .shard((mixed >> (u64::BITS - SHARDS.trailing_zeros())) as usize)
+        .classes[0]
 }

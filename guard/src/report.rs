@@ -61,7 +61,7 @@ pub(crate) fn usr1_was_set_to(handler: usize) {
 extern "C" fn on_usr1(_signal: c_int) {
     let _errno = ErrnoKept::new();
     counters::collect();
-    let Ok(snapshot) = counters::page().snapshot() else {
+    let Ok(snapshot) = counters::snapshot() else {
         return;
     };
     let mut line = Line::new();
@@ -113,15 +113,15 @@ impl Line {
         write!(
             self,
             "[malloc-guard] {}B alloc={} free={} live={} pool_hit={} guard={guard} pid={} time=",
-            snapshot.watched_size,
-            snapshot.alloc,
-            snapshot.free,
-            snapshot.live(),
-            snapshot.pool_hit,
+            snapshot.first().size,
+            snapshot.first().alloc,
+            snapshot.first().free,
+            snapshot.first().live(),
+            snapshot.first().pool_hit,
             os::pid(),
         )?;
         self.write_utc(os::unix_time_s())?;
-        writeln!(self, " stray={}", snapshot.stray)
+        writeln!(self, " stray={}", snapshot.first().stray)
     }
 
     /// `2026-01-31T23:59:59Z`; the civil date by counting from 0000-03-01, so that the leap day is

@@ -15,7 +15,7 @@ use std::{
 #[allow(missing_docs)]
 mod stats_page;
 
-use stats_page::Snapshot;
+use stats_page::{ClassCounts, Snapshot};
 
 /// Objects made before any constructor has run, if the scenario asks for it.
 const BEFORE_CONSTRUCTORS: usize = 1000;
@@ -85,28 +85,23 @@ fn snapshot(path: &str) -> Snapshot {
 }
 
 fn print(now: &Snapshot) {
-    print_difference(
-        now,
-        &Snapshot {
-            alloc: 0,
-            free: 0,
-            stray: 0,
-            ..*now
-        },
-    );
+    print_difference(now, &ClassCounts::default());
 }
 
-fn print_difference(now: &Snapshot, before: &Snapshot) {
-    let alloc = now.alloc - before.alloc;
-    let free = now.free - before.free;
-    let stray = now.stray - before.stray;
+fn print_difference(now: &Snapshot, before: &ClassCounts) {
+    let class = now.first();
+    let alloc = class.alloc - before.alloc;
+    let free = class.free - before.free;
+    let stray = class.stray - before.stray;
+    let pool_hit = class.pool_hit - before.pool_hit;
     println!(
-        "alloc={alloc} free={free} stray={stray} live={} state={:?} usr1={:?} pid={} size={}",
+        "alloc={alloc} free={free} stray={stray} live={} pool_hit={pool_hit} state={:?} usr1={:?} pid={} size={} choice={:?}",
         alloc as i64 + stray - free as i64,
         now.state,
         now.usr1,
         now.pid,
-        now.watched_size,
+        class.size,
+        now.choice,
     );
 }
 
@@ -132,7 +127,7 @@ fn counted(page: &str, threads: usize, work: impl Fn(usize) + Sync) {
         wait(|| done.load(SeqCst) == threads);
         let after = snapshot(page);
         end.store(true, SeqCst);
-        print_difference(&after, &before);
+        print_difference(&after, before.first());
     });
 }
 
@@ -459,7 +454,7 @@ fn fork(page: &str) {
         assert_eq!(status, 0, "the child's end");
         let after = snapshot(page);
         println!("child {child}");
-        print_difference(&after, &before);
+        print_difference(&after, before.first());
     }
 }
 

@@ -1133,5 +1133,5 @@ fn works_in_node_when_present() {
     said(scratch.client("node").args(["-e", loops]));
     let page = scratch.read_page().expect("page");
     assert_eq!((page.state, page.usr1), (State::Standby, Usr1::Program));
-    assert!(page.alloc > 10_000, "{page:?}");
+    assert!(page.first().alloc > 10_000, "{page:?}");
 }

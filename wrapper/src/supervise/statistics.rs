@@ -28,14 +28,16 @@ impl<'a> Statistics<'a> {
             let _ = signals::send(client_pid, SIGUSR1);
             return;
         }
-        let (alloc, free, live, pool_hit) =
-            page.map_or((0, 0, 0, 0), |p| (p.alloc, p.free, p.live(), p.pool_hit));
+        let (alloc, free, live, pool_hit) = page.as_ref().map_or((0, 0, 0, 0), |p| {
+            let class = p.first();
+            (class.alloc, class.free, class.live(), class.pool_hit)
+        });
         let guard = match page.map(|p| p.state) {
             Some(State::Standby | State::Starting) => "standby",
             Some(State::Active) => "ACTIVE",
             Some(State::Unreachable) | None => "unreachable",
         };
-        let size = page.map_or(160, |p| p.watched_size);
+        let size = page.map_or(160, |p| p.first().size);
         let loaded = if page.is_some() { "yes" } else { "no" };
         let mut line = format!(
             "[malloc-guard] {size}B alloc={alloc} free={free} live={live} pool_hit={pool_hit} guard={guard} \
