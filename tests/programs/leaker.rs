@@ -218,7 +218,10 @@ fn pack(address: usize, size: usize) -> u64 {
 }
 
 fn unpack(packed: u64) -> Option<(*mut u8, usize)> {
-    (packed != 0).then_some(((packed >> 16) as usize as *mut u8, (packed & 0xFFFF) as usize))
+    (packed != 0).then_some((
+        (packed >> 16) as usize as *mut u8,
+        (packed & 0xFFFF) as usize,
+    ))
 }
 
 /// One thread's, or one forked child's, dealings with the allocator.
@@ -415,13 +418,11 @@ impl Hand<'_> {
 
 impl World {
     fn kind(&self, index: usize) -> Kind {
-        self.options
-            .mix
-            .unwrap_or(match index / RUN_OF_A_KIND % 3 {
-                0 => Kind::Identical,
-                1 => Kind::Pointers,
-                _ => Kind::Random,
-            })
+        self.options.mix.unwrap_or(match index / RUN_OF_A_KIND % 3 {
+            0 => Kind::Identical,
+            1 => Kind::Pointers,
+            _ => Kind::Random,
+        })
     }
 
     /// A word of a leaked object. Those with pointers point to earlier objects of their lane, which
@@ -515,8 +516,7 @@ impl World {
             for (number, lane) in LANES.iter().enumerate() {
                 for at in (0..lane.published.load(Acquire)).step_by(HOT_EVERY) {
                     tally.hot_reads += 1;
-                    tally.wrong_reads +=
-                        u64::from(!self.is_intact(number * self.per_lane + at));
+                    tally.wrong_reads += u64::from(!self.is_intact(number * self.per_lane + at));
                 }
             }
             give_up_if(rss_anon_kib() > most_kib, 3, "more memory than it may take");
@@ -642,15 +642,23 @@ fn rss_anon_kib() -> usize {
     let mut buffer = [0_u8; 4096];
     // SAFETY: at most the buffer's length is read.
     let len = unsafe {
-        let file = libc::open(c"/proc/self/status".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let file = libc::open(
+            c"/proc/self/status".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
         let len = libc::read(file, buffer.as_mut_ptr().cast(), buffer.len());
         libc::close(file);
         len
     };
     let text = std::str::from_utf8(&buffer[..usize::try_from(len).expect("/proc")]);
-    let line = text.expect("text").lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = text
+        .expect("text")
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.trim().split(' ').next());
-    number.and_then(|number| number.parse().ok()).expect("RssAnon")
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("RssAnon")
 }
 
 /// Zeroed words that no allocator knows of, in shared memory: no part of RssAnon.
@@ -795,7 +803,11 @@ fn main() {
          seconds={load_s:.1} all_seconds={:.1}",
         world.options.size,
         world.options.mib,
-        if maps.contains("libclaude_guard") { "yes" } else { "no" },
+        if maps.contains("libclaude_guard") {
+            "yes"
+        } else {
+            "no"
+        },
         world.table.len(),
         tally.churned,
         tally.class_calls,
