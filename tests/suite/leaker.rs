@@ -118,10 +118,15 @@ fn assert_counted(sandbox: &Sandbox, rival: &Rival, outcome: &Outcome) {
         "{} of {calls} calls were counted: {page:?}",
         class.alloc
     );
-    // All churn is freed: live is what was leaked, and a few of the runtime's.
+    // All churn is freed: live is what was leaked, and a few of the runtime's. In glibc's hands
+    // chunks are counted, and in a heap in pieces it gives a few objects one of the next size.
     let leaked = outcome.number("leaked") as u64;
+    let off = match rival {
+        Rival::Active => page.pool.passed_on,
+        _ => leaked / 20,
+    };
     assert!(
-        (leaked..=leaked + 1000).contains(&class.live()),
+        class.live().abs_diff(leaked) <= off + 1000,
         "live {}, leaked {leaked}: {page:?}",
         class.live()
     );
