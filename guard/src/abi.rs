@@ -16,11 +16,12 @@ use crate::{
     os::{self, ErrnoKept, SigAction},
     pool::{self, Place, Taken},
     report,
-    route::{self, Route},
+    route::{self, Route, Watch},
+    thread,
 };
 
 // The contracts are those of malloc(3), posix_memalign(3), malloc_usable_size(3), sigaction(2).
-// SAFETY, for every call of counters::count_alloc and counters::count_end below: the object is the
+// SAFETY, for every call of counters::count_alloc and counters::End::of below: the object is the
 // next allocator's, just served or, by the program's contract, live; objects of early.rs and of the
 // pool are sorted out first, or can't occur.
 
@@ -32,14 +33,14 @@ unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let request = count.saturating_mul(size);
-    let route = route::of(request);
-    if route == Route::PASS {
-        return next::calloc(count, size);
-    }
+    let route = Route::of(request);
     if let Some(kind) = route.kind()
         && let Some(taken) = pool::take_cached(kind)
     {
         return zeroed(taken, request);
+    }
+    if route == Route::PASS {
+        return next::calloc(count, size);
     }
     allocate_zeroed(count, size, route)
 }
@@ -106,7 +107,7 @@ unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, size: u
     unsafe {
         if is_malloc_aligned(align)
             && align >= size_of::<*mut c_void>()
-            && let Some(kind) = route::of(size).kind()
+            && let Some(kind) = Route::of(size).kind()
             && let Some(taken) = pool::take(kind)
         {
             *out = taken.object;
@@ -168,6 +169,12 @@ unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
     old
 }
 
+/// The way that leads here is to be laid out beside the common one, which then has no taken branch:
+/// these are a third of what standing in front of malloc costs.
+#[cold]
+#[inline(always)]
+fn rare() {}
+
 /// An alignment that malloc gives anyway.
 fn is_malloc_aligned(align: usize) -> bool {
     align.is_power_of_two() && align <= 16
@@ -175,28 +182,38 @@ fn is_malloc_aligned(align: usize) -> bool {
 
 #[inline(always)]
 fn allocate(size: usize) -> *mut c_void {
-    let route = route::of(size);
-    if route == Route::PASS {
-        return next::malloc(size);
+    if !route::is_request_of_interest(size) {
+        // SAFETY: the constructor lets go of requests only if there is a malloc (boot.rs).
+        return unsafe { next::malloc_known(size) };
     }
-    if let Some(kind) = route.kind()
-        && let Some(taken) = pool::take_cached(kind)
-    {
-        return taken.object;
+    rare();
+    let route = Route::of(size);
+    match route.kind() {
+        Some(kind) => match pool::take_cached(kind) {
+            Some(taken) => taken.object,
+            None => allocate_pooled(size, kind),
+        },
+        None => allocate_counted(size, route),
     }
-    allocate_by(route, size)
 }
 
-/// A request that is pooled, but not in the thread's cache, or that is to be counted.
+/// A request that the pool serves, but not from the thread's cache.
 #[inline(never)]
-fn allocate_by(route: Route, size: usize) -> *mut c_void {
-    if let Some(kind) = route.kind() {
-        if let Some(taken) = pool::take(kind) {
-            return taken.object;
-        }
-        passed_on();
+fn allocate_pooled(size: usize, kind: usize) -> *mut c_void {
+    if let Some(taken) = pool::take(kind) {
+        return taken.object;
     }
+    passed_on();
     served(next::malloc(size), size)
+}
+
+/// A request whose chunk is to be looked at.
+#[inline(never)]
+fn allocate_counted(size: usize, route: Route) -> *mut c_void {
+    let object = next::malloc(size);
+    // SAFETY: above.
+    unsafe { counters::count_alloc(object, size, route) };
+    object
 }
 
 /// The same for calloc.
@@ -232,9 +249,10 @@ fn passed_on() {
 /// Counts a request that the next allocator served, and hands it through.
 #[inline(always)]
 fn served(object: *mut c_void, request: usize) -> *mut c_void {
-    if route::of(request) != Route::PASS && !early::owns(object) {
+    let route = Route::of(request);
+    if route != Route::PASS {
         // SAFETY: above.
-        unsafe { counters::count_alloc(object, request) };
+        unsafe { counters::count_alloc(object, request, route) };
     }
     object
 }
@@ -250,7 +268,7 @@ fn reallocate(object: *mut c_void, size: usize) -> *mut c_void {
     if early::owns(object) {
         return served(next::realloc_early(object, size), size);
     }
-    let route = route::of(size);
+    let route = Route::of(size);
     // Size 0 is glibc's way to free: no object is wanted.
     if size != 0
         && let Some(kind) = route.kind()
@@ -280,7 +298,7 @@ fn reallocate_pooled(object: *mut c_void, place: Place, size: usize) -> *mut c_v
         pool::put(object, place);
         return null_mut();
     }
-    if route::of(size).kind() == Some(place.kind()) {
+    if Route::of(size).kind() == Some(place.kind()) {
         // In place. As elsewhere, one object ends and one begins.
         counters::count_free(place.class());
         counters::count_hit(place.class());
@@ -302,28 +320,39 @@ fn reallocate_pooled(object: *mut c_void, place: Place, size: usize) -> *mut c_v
 #[inline(always)]
 fn release(object: *mut c_void) {
     if let Some(place) = pool::place(object) {
+        rare();
         return pool::put(object, place);
-    }
-    if object.is_null() || early::owns(object) {
-        return;
-    }
-    if !next::header_is_size() {
-        return release_from_any(object);
     }
     // SAFETY: above, and the program's contract.
     unsafe {
-        if counters::End::of(object).is_watched() {
-            return release_watched(object);
+        let Some(header) = next::header(object) else {
+            rare();
+            return release_from_any(object);
+        };
+        if route::is_header_of_interest(header) {
+            rare();
+            let watch = Watch::of_chunk(header);
+            match watch.just_counted().zip(thread::own_shard()) {
+                Some((class, shard)) => {
+                    counters::add_own(&shard.classes[class].free, 1);
+                }
+                None => return release_slowly(object),
+            }
         }
-        next::free(object);
+        // There are headers, so there is a free.
+        next::free_known(object);
     }
 }
 
+/// An object of which more has to be done, or less, than to count it on the thread's own shard.
 #[inline(never)]
-fn release_watched(object: *mut c_void) {
+fn release_slowly(object: *mut c_void) {
+    if early::owns(object) {
+        return;
+    }
     // SAFETY: above, and the program's contract.
     unsafe {
-        counters::count_end(object);
+        counters::End::of(object).count();
         next::free(object);
     }
 }
@@ -332,10 +361,13 @@ fn release_watched(object: *mut c_void) {
 /// back (as glibc's did before 2.33).
 #[inline(never)]
 fn release_from_any(object: *mut c_void) {
+    if object.is_null() || early::owns(object) {
+        return;
+    }
     let _errno = ErrnoKept::new();
     // SAFETY: above, and the program's contract.
     unsafe {
-        counters::count_end(object);
+        counters::End::of(object).count();
         next::free(object);
     }
 }

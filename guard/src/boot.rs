@@ -49,7 +49,7 @@ extern "C" fn start() {
         None => Some(Settings::of(None)),
         Some(Some((Role::Client, settings))) => settings,
         Some(Some((Role::Launcher, _))) => {
-            route::watch(&[]);
+            stand_aside();
             return;
         }
         Some(Some((Role::Bystander, _)) | None) => None,
@@ -57,7 +57,7 @@ extern "C" fn start() {
     clean_environment();
     match settings {
         Some(settings) => arm(settings),
-        None => route::watch(&[]),
+        None => stand_aside(),
     }
 }
 
@@ -83,24 +83,32 @@ fn arm(settings: Settings) {
         pool::after_fork_in_parent,
         in_forked_child,
     ]);
-    if !next::can_classify() {
-        route::watch(&[]);
+    if next::can_pass_on() && next::can_classify() {
+        thread::make_ready();
+        look::watch(&settings.sizes);
+    } else {
+        look::name(&settings.sizes);
+        stand_aside();
     }
     if elf::program_malloc() == ProgramMalloc::Imported && next::can_classify() {
-        look::watch(&settings.sizes);
-        thread::make_ready();
         counters::page().set_state(State::Standby);
         look::start(settings.threshold);
     } else {
-        look::name(&settings.sizes);
         counters::page().set_state(State::Unreachable);
+    }
+}
+
+/// Passes every call on, and that is all.
+fn stand_aside() {
+    if next::can_pass_on() {
+        route::watch(&[]);
     }
 }
 
 /// The child counts for itself, on a page of its own: the parent's is shared memory.
 extern "C" fn in_forked_child() {
-    let own_number = thread::forget_the_others();
     counters::start_afresh_in_private(os::pid());
+    let own_number = thread::forget_the_others();
     pool::after_fork_in_child(own_number);
 }
 

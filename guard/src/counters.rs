@@ -12,9 +12,9 @@ use core::{
 };
 
 use crate::{
-    growth, look, next,
+    early, growth, look, next,
     os::Call,
-    route::{self, Watch},
+    route::{Route, Watch},
     stats_page::{self, ClassCounters, SHARED_SHARD, Snapshot, StatsPage, Unreadable},
     thread,
 };
@@ -99,100 +99,108 @@ pub(crate) fn record_fault(call: Call, errno: i32) {
     faults.count.fetch_add(1, Relaxed);
 }
 
-/// Counts a request that the next allocator served, and that is worth a second look. Null (nothing
-/// was served) is not counted.
+/// Counts a request that the next allocator served, and whose chunk is to be looked at. Null
+/// (nothing was served) is not counted.
 ///
 /// # Safety
-/// `object` is null or a live object of the next allocator.
+/// `object` is null, or a live object of the next allocator or of early.rs.
 #[inline(always)]
-pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize) {
-    if object.is_null() {
+pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize, route: Route) {
+    let wanted = route.watch();
+    // SAFETY: the caller's promise.
+    if let Some(header) = unsafe { next::header(object) }
+        && Watch::of_chunk(header) == wanted
+    {
+        if let Some(class) = wanted.just_counted()
+            && let Some(shard) = thread::own_shard()
+        {
+            let count = add_own(&shard.classes[class].alloc, 1);
+            if count % LOOK_EVERY == 0 {
+                look::look();
+            }
+            return;
+        }
+        if wanted.is_nothing() {
+            return;
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { count_alloc_slowly(object, request) };
+}
+
+/// # Safety
+/// As [`count_alloc`].
+#[cold]
+#[inline(never)]
+unsafe fn count_alloc_slowly(object: *mut c_void, request: usize) {
+    if object.is_null() || early::owns(object) {
         return;
     }
     // `alloc` goes by the request, so that it is the exact number of calls; `free` can only go by
     // the chunk. The allocator may serve a request with a chunk of the next class: `stray` makes
     // up for it, or `live` would drift in a heap that is merely fragmented.
     // SAFETY: the caller's promise.
-    let chunk = unsafe { next::chunk_size(object) };
-    let (wanted, given) = (route::watch_of(request), route::watch_of(chunk));
-    if let Some(class) = wanted.class() {
-        let count = add(class, |counters| &counters.alloc, 1);
-        if count % LOOK_EVERY == 0 {
-            look::look();
-        }
+    let end = unsafe { End::of(object) };
+    let (wanted, given) = (Route::of(request).watch().class(), end.class);
+    if let Some(class) = wanted
+        && add(class, |counters| &counters.alloc, 1) % LOOK_EVERY == 0
+    {
+        look::look();
     }
     if wanted != given {
-        count_stray(wanted, given);
-    }
-    if given.is_sampled() {
-        growth::began(object, chunk);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn count_stray(wanted: Watch, given: Watch) {
-    if wanted.class() == given.class() {
-        return;
-    }
-    for (watch, change) in [(wanted, -1_i64), (given, 1)] {
-        if let Some(class) = watch.class() {
-            add(class, |counters| &counters.stray, change as u64);
+        for (class, change) in [(wanted, -1_i64), (given, 1)] {
+            if let Some(class) = class {
+                add(class, |counters| &counters.stray, change as u64);
+            }
         }
     }
-}
-
-/// Counts the end of an object of the next allocator, which may have a chunk of a watched class.
-///
-/// # Safety
-/// `object` is a live object of the next allocator.
-#[inline(always)]
-pub(crate) unsafe fn count_end(object: *mut c_void) {
-    // SAFETY: the caller's promise.
-    unsafe { End::of(object) }.count();
+    if growth::is_searching() {
+        growth::began(object, end.chunk);
+    }
 }
 
 /// The end of an object, to be counted once it has come.
 pub(crate) struct End {
     object: *mut c_void,
+    /// Its usable size as the next allocator has it, in bytes.
     chunk: usize,
+    class: Option<usize>,
 }
 
 impl End {
     /// # Safety
     /// `object` is a live object of the next allocator.
-    #[inline(always)]
     pub(crate) unsafe fn of(object: *mut c_void) -> Self {
-        Self {
-            object,
-            // SAFETY: the caller's promise.
-            chunk: unsafe { next::chunk_size(object) },
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(header) = next::header(object) {
+                return Self {
+                    object,
+                    // A chunk that is a mapping of its own has less room; it is in no class.
+                    chunk: (header & !0b111).saturating_sub(8),
+                    class: Watch::of_chunk(header).class(),
+                };
+            }
+            let chunk = next::chunk_size(object);
+            Self {
+                object,
+                chunk,
+                class: Route::of(chunk).watch().class(),
+            }
         }
     }
 
-    /// Is there anything to count?
-    #[inline(always)]
-    pub(crate) fn is_watched(&self) -> bool {
-        route::watch_of(self.chunk) != Watch::NOT
-    }
-
-    #[inline(always)]
     pub(crate) fn count(self) {
-        let watch = route::watch_of(self.chunk);
-        if watch == Watch::NOT {
-            return;
-        }
-        if let Some(class) = watch.class() {
+        if let Some(class) = self.class {
             count_free(class);
         }
-        if watch.is_sampled() {
+        if growth::is_searching() {
             growth::ended(self.object, self.chunk);
         }
     }
 }
 
 /// Counts the end of an object of the class with this number.
-#[inline(always)]
 pub(crate) fn count_free(class: usize) {
     add(class, |counters| &counters.free, 1);
 }
@@ -202,17 +210,19 @@ pub(crate) fn count_hit(class: usize) {
     add(class, |counters| &counters.pool_hit, 1);
 }
 
-/// Adds to a counter of the thread's; the new value.
+/// Adds to a counter of the thread's own; the new value. Nobody else writes it, so two steps do; an
+/// atomic one would cost a tenth of a malloc.
 #[inline(always)]
+pub(crate) fn add_own(counter: &AtomicU64, value: u64) -> u64 {
+    let sum = counter.load(Relaxed).wrapping_add(value);
+    counter.store(sum, Relaxed);
+    sum
+}
+
+/// Adds to a counter of the thread's shard, whichever that is; the new value.
 fn add(class: usize, field: fn(&ClassCounters) -> &AtomicU64, value: u64) -> u64 {
     match thread::number() {
-        Some(number) => {
-            // Nobody else writes it, so two steps do; an atomic one costs a tenth of a malloc.
-            let counter = field(&page().shard(number).classes[class]);
-            let sum = counter.load(Relaxed).wrapping_add(value);
-            counter.store(sum, Relaxed);
-            sum
-        }
+        Some(number) => add_own(field(&page().shard(number).classes[class]), value),
         None => field(&page().shard(SHARED_SHARD).classes[class])
             .fetch_add(value, Relaxed)
             .wrapping_add(value),

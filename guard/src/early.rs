@@ -10,7 +10,8 @@ use core::{
 };
 
 const AREA_LEN: usize = 4096;
-/// Room before each object for its size, and the alignment of all objects.
+/// Room before each object, and the alignment of all objects: first its size, then a zero, where a
+/// chunk of glibc's has its length.
 const HEADER_LEN: usize = 16;
 
 #[repr(C, align(16))]
@@ -53,6 +54,11 @@ pub(crate) fn allocate(size: usize, align: usize) -> *mut c_void {
         object.sub(HEADER_LEN).cast::<usize>().write(size);
         object.cast()
     }
+}
+
+/// Was anything ever given away?
+pub(crate) fn is_used() -> bool {
+    AREA.used.load(Relaxed) != 0
 }
 
 /// Does the object come from here?

@@ -37,7 +37,8 @@ const CHUNKS: usize = (MAX_REQUEST + 8) / CHUNK_STEP + 1;
 
 static LIVE: [AtomicI32; CHUNKS] = [const { AtomicI32::new(0) }; CHUNKS];
 static SAMPLED: AtomicU64 = AtomicU64::new(0);
-static FOUND: AtomicBool = AtomicBool::new(false);
+/// The search is on.
+static SEARCHING: AtomicBool = AtomicBool::new(false);
 
 struct History {
     next_ms: u64,
@@ -52,6 +53,17 @@ static HISTORY: Mutex<History> = Mutex::new(History {
     len: 0,
     points: [[0; CHUNKS]; POINTS],
 });
+
+/// Begins to search.
+pub(crate) fn search() {
+    SEARCHING.store(true, Relaxed);
+}
+
+/// Is the search on?
+#[inline(always)]
+pub(crate) fn is_searching() -> bool {
+    SEARCHING.load(Relaxed)
+}
 
 #[inline(always)]
 fn is_in_sample(object: *mut c_void) -> bool {
@@ -100,7 +112,7 @@ fn observe() {
         return;
     };
     let now_ms = os::monotonic_ms();
-    if now_ms < history.next_ms || FOUND.load(Relaxed) {
+    if now_ms < history.next_ms || !is_searching() {
         return;
     }
     history.next_ms = now_ms + history.interval_ms;
@@ -109,7 +121,7 @@ fn observe() {
         return;
     };
     drop(history);
-    if !FOUND.swap(true, SeqCst) {
+    if SEARCHING.swap(false, SeqCst) {
         look::found(number * CHUNK_STEP - 16);
     }
 }

@@ -9,7 +9,7 @@ use core::sync::atomic::{
 
 use crate::{
     config::{Sizes, Threshold},
-    counters, os, pool, route,
+    counters, growth, os, pool, route,
     stats_page::{CLASSES, Choice, State, Wanted},
 };
 
@@ -46,6 +46,7 @@ pub(crate) fn watch(sizes: &Sizes) {
     route::watch(sizes.as_slice());
     if sizes.auto {
         page.set_choice(Choice::Searching);
+        growth::search();
         route::sample_all();
     }
 }
@@ -90,7 +91,7 @@ pub(crate) fn look() {
 
 fn due() {
     DUE.store(true, SeqCst);
-    if !route::is_sampling() {
+    if !growth::is_searching() {
         open();
     }
 }

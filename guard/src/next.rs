@@ -91,6 +91,12 @@ struct Knowledge(AtomicUsize);
 
 static KNOWN: Knowledge = Knowledge(AtomicUsize::new(Known::Nothing as usize));
 
+/// Objects above this address have glibc's header before them: all but the null pointer, or none.
+static HEADERS_ABOVE: HeadersAbove = HeadersAbove(AtomicUsize::new(usize::MAX));
+
+#[repr(align(64))]
+struct HeadersAbove(AtomicUsize);
+
 /// The thread (its thread pointer) that is looking up, 0 if none.
 static RESOLVER: AtomicUsize = AtomicUsize::new(0);
 
@@ -199,27 +205,33 @@ pub(crate) fn try_header() {
         // SAFETY: a live object of the next allocator, which is glibc.
         unsafe {
             let usable = chunk_size(object);
-            let header = header_before(object);
+            let header = object.cast::<usize>().sub(1).read();
             free(object);
             usable >= size && header & !0b111 == usable + 8
         }
     });
     if holds {
         KNOWN.0.store(Known::HeaderIsSize as usize, Relaxed);
+        HEADERS_ABOVE.0.store(0, Relaxed);
     }
 }
 
+/// The word before an object: the length of its chunk, and three flag bits. `None` for null, and if
+/// the next allocator isn't a glibc whose chunks have that, and whose free keeps errno.
+///
 /// # Safety
-/// `object` is a live object of glibc.
+/// `object` is null, or a live object of the next allocator or of early.rs.
 #[inline(always)]
-unsafe fn header_before(object: *mut c_void) -> usize {
-    // SAFETY: a chunk begins 16 bytes before its object.
-    unsafe { object.cast::<usize>().sub(1).read() }
+pub(crate) unsafe fn header(object: *mut c_void) -> Option<usize> {
+    if object as usize <= HEADERS_ABOVE.0.load(Relaxed) {
+        return None;
+    }
+    // SAFETY: try_header saw that it is glibc's, where a chunk begins 16 bytes before its object;
+    // early.rs has a header of the same size.
+    Some(unsafe { object.cast::<usize>().sub(1).read() })
 }
 
-/// Is the next allocator one whose free keeps errno, and whose [`chunk_size`] is a single load?
-#[inline(always)]
-pub(crate) fn header_is_size() -> bool {
+fn header_is_size() -> bool {
     KNOWN.0.load(Relaxed) == Known::HeaderIsSize as usize
 }
 
@@ -239,16 +251,7 @@ fn is_at_least_2_33(version: &[u8]) -> bool {
 ///
 /// # Safety
 /// `object` is null or a live object of the next allocator.
-#[inline(always)]
 pub(crate) unsafe fn chunk_size(object: *mut c_void) -> usize {
-    if header_is_size() {
-        if object.is_null() {
-            return 0;
-        }
-        // SAFETY: try_header saw that it is glibc's. A chunk that is a mapping of its own has less
-        // room than this says; it is larger than any class.
-        return unsafe { header_before(object) & !0b111 } - 8;
-    }
     let address = CHUNK_SIZE.load(Relaxed);
     if address <= MISSING {
         return 0;
@@ -285,6 +288,43 @@ type TwoSizesFn = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 
 // The three of the hot path end in a jump to the next function, and so does all that is rare about
 // them: a call in their middle would make every caller save its registers first.
+
+/// The same, for callers that know that the table has been filled: those to whom a call is of no
+/// interest (route.rs).
+///
+/// # Safety
+/// [`can_pass_on`] was true.
+#[inline(always)]
+pub(crate) unsafe fn malloc_known(size: usize) -> *mut c_void {
+    // SAFETY: the caller's promise: the address of malloc, which takes any size.
+    unsafe { at::<SizeFn>(Name::Malloc)(size) }
+}
+
+/// # Safety
+/// As [`malloc_known`]; as free(3).
+#[inline(always)]
+pub(crate) unsafe fn free_known(object: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { at::<FreeFn>(Name::Free)(object) };
+}
+
+/// # Safety
+/// `F` is the type of the C function of that name, which has been found.
+#[inline(always)]
+unsafe fn at<F: Copy>(name: Name) -> F {
+    const { assert!(size_of::<F>() == size_of::<usize>()) };
+    let address = TABLE.0[name as usize].load(Relaxed);
+    // SAFETY: the caller's promise.
+    unsafe { transmute_copy(&address) }
+}
+
+/// Are there a malloc and a free to pass calls on to?
+pub(crate) fn can_pass_on() -> bool {
+    resolve();
+    [Name::Malloc, Name::Free]
+        .into_iter()
+        .all(|name| TABLE.0[name as usize].load(Relaxed) > MISSING)
+}
 
 #[inline(always)]
 pub(crate) fn malloc(size: usize) -> *mut c_void {

@@ -276,8 +276,7 @@ pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
             None
         };
         if taken.is_some() {
-            let hits = &(*cache).shard.classes.get_unchecked(kind / 2).pool_hit;
-            hits.store(hits.load(Relaxed).wrapping_add(1), Relaxed);
+            counters::add_own(&(*cache).shard.classes.get_unchecked(kind / 2).pool_hit, 1);
         }
         taken
     };
@@ -328,8 +327,7 @@ pub(crate) fn put(object: *mut c_void, place: Place) {
         }
         slots.add(count).write(object as usize);
         (*magazine).count = count + 1;
-        let frees = &(*cache).shard.classes.get_unchecked(kind / 2).free;
-        frees.store(frees.load(Relaxed).wrapping_add(1), Relaxed);
+        counters::add_own(&(*cache).shard.classes.get_unchecked(kind / 2).free, 1);
     }
     compiler_fence(SeqCst);
     local.cache.set(cache);

@@ -7,7 +7,7 @@
 
 use core::{
     cell::Cell,
-    ptr::null_mut,
+    ptr::{null, null_mut},
     sync::atomic::{
         AtomicBool, AtomicU64,
         Ordering::{AcqRel, Relaxed},
@@ -15,9 +15,9 @@ use core::{
 };
 
 use crate::{
-    next, os,
+    counters, next, os,
     pool::{self, Cache},
-    stats_page::SHARED_SHARD,
+    stats_page::{SHARED_SHARD, Shard},
 };
 
 /// Threads with a number of their own. All others share one.
@@ -35,6 +35,8 @@ pub(crate) struct Local {
     number: Cell<usize>,
     /// It was given a cache.
     pub(crate) entered: Cell<bool>,
+    /// Its counters; null if it has none of its own.
+    pub(crate) shard: Cell<*const Shard>,
 }
 
 const _: () = assert!(size_of::<Local>() <= 32);
@@ -105,6 +107,13 @@ pub(crate) fn number() -> Option<usize> {
     }
 }
 
+/// The calling thread's own counters, if it has any by now. From the constructor on.
+#[inline(always)]
+pub(crate) fn own_shard() -> Option<&'static Shard> {
+    // SAFETY: null, or a shard of a page that is never unmapped.
+    unsafe { local().shard.get().as_ref() }
+}
+
 /// Allows threads to take numbers; at the end of each, `leave` will run.
 pub(crate) fn make_ready() {
     next::make_thread_end_key(leave);
@@ -122,6 +131,7 @@ fn claim() -> Option<usize> {
     // Before the call below, which may allocate.
     local.number.set(number + 1);
     if next::set_thread_end_value(number + 1) || os::is_first_thread() {
+        local.shard.set(counters::page().shard(number));
         return Some(number);
     }
     // Nobody would tell us when it ends: it stays without.
@@ -165,10 +175,11 @@ extern "C" fn leave(_number: *mut core::ffi::c_void) {
     if !cache.is_null() {
         pool::empty_cache(cache);
     }
+    local.shard.set(null());
     give_back(number - 1);
 }
 
-/// In the child of a fork: this is the only thread. Its cache, if it has one.
+/// In the child of a fork: this is the only thread, and counts on another page. Its number.
 pub(crate) fn forget_the_others() -> Option<usize> {
     let taken = local().number.get();
     let own = (taken != 0 && taken != NONE).then(|| taken - 1);
@@ -180,6 +191,9 @@ pub(crate) fn forget_the_others() -> Option<usize> {
             },
             Relaxed,
         );
+    }
+    if let Some(own) = own {
+        local().shard.set(counters::page().shard(own));
     }
     own
 }
