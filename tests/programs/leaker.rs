@@ -98,8 +98,6 @@ struct Tally {
 }
 
 impl Tally {
-    const ZERO: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-
     fn fields(&mut self) -> [&mut u64; 8] {
         [
             &mut self.class_calls,
@@ -253,7 +251,7 @@ impl Hand<'_> {
             match how % 20 {
                 0..=8 => (allocator.malloc)(size),
                 9..=13 => {
-                    let object = if how & 32 == 0 || size % 8 != 0 {
+                    let object = if how & 32 == 0 || !size.is_multiple_of(8) {
                         (allocator.calloc)(1, size)
                     } else {
                         (allocator.calloc)(size / 8, 8)
@@ -741,7 +739,7 @@ fn main() {
         table: shared_words(per_lane * options.threads),
         options,
         began: Instant::now(),
-        total: Tally::ZERO,
+        total: [const { AtomicU64::new(0) }; 8],
         threads_started: AtomicU64::new(0),
         load_is_over: AtomicBool::new(false),
     };
