@@ -187,7 +187,7 @@ fn allocate(size: usize) -> *mut c_void {
         return unsafe { next::malloc_known(size) };
     }
     rare();
-    let route = Route::of(size);
+    let route = Route::of_interest(size);
     match route.kind() {
         Some(kind) => match pool::take_cached(kind) {
             Some(taken) => taken.object,

@@ -87,6 +87,8 @@ fn arm(settings: Settings) {
         thread::make_ready();
         look::watch(&settings.sizes);
     } else {
+        // What was counted so far can't be told from other chunks.
+        counters::page().clear_counters();
         look::name(&settings.sizes);
         stand_aside();
     }

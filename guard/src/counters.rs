@@ -115,7 +115,7 @@ pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize, route: Rou
             && let Some(shard) = thread::own_shard()
         {
             let count = add_own(&shard.classes[class].alloc, 1);
-            if count % LOOK_EVERY == 0 {
+            if count.is_multiple_of(LOOK_EVERY) {
                 look::look();
             }
             return;
@@ -143,7 +143,7 @@ unsafe fn count_alloc_slowly(object: *mut c_void, request: usize) {
     let end = unsafe { End::of(object) };
     let (wanted, given) = (Route::of(request).watch().class(), end.class);
     if let Some(class) = wanted
-        && add(class, |counters| &counters.alloc, 1) % LOOK_EVERY == 0
+        && add(class, |counters| &counters.alloc, 1).is_multiple_of(LOOK_EVERY)
     {
         look::look();
     }

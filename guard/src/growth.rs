@@ -90,7 +90,7 @@ pub(crate) fn began(object: *mut c_void, chunk: usize) {
 fn count_began(chunk: usize) {
     let Some(live) = live_of(chunk) else { return };
     live.fetch_add(1, Relaxed);
-    if SAMPLED.fetch_add(1, Relaxed) % CLOCK_EVERY == 0 {
+    if SAMPLED.fetch_add(1, Relaxed).is_multiple_of(CLOCK_EVERY) {
         observe();
     }
 }

@@ -279,7 +279,8 @@ pub(crate) enum Call {
     MakeUsable = 3,
     ReleasePages = 4,
     ReadStatm = 5,
-    AppendLine = 6,
+    OpenLog = 6,
+    AppendLine = 7,
 }
 
 /// Makes a call. A failure is noted on the statistics page, and answered by doing without.
@@ -463,19 +464,22 @@ pub(crate) enum LogRefused {
 pub(crate) fn append_line(path: &CStr, line: &[u8]) -> Result<(), LogRefused> {
     // NONBLOCK: a fifo must not stop the program in its tracks. The file is opened anew for each
     // line: a descriptor that we kept could be closed, and its number reused, by the program.
-    let file = fs::open(
-        path,
-        OFlags::WRONLY
-            | OFlags::APPEND
-            | OFlags::CREATE
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::CLOEXEC
-            | OFlags::NOCTTY,
-        Mode::RUSR | Mode::WUSR,
-    )
-    .map_err(|_| LogRefused::File)?;
-    let stat = fs::fstat(&file).map_err(|_| LogRefused::File)?;
+    let opened = checked(Call::OpenLog, || {
+        let file = fs::open(
+            path,
+            OFlags::WRONLY
+                | OFlags::APPEND
+                | OFlags::CREATE
+                | OFlags::NOFOLLOW
+                | OFlags::NONBLOCK
+                | OFlags::CLOEXEC
+                | OFlags::NOCTTY,
+            Mode::RUSR | Mode::WUSR,
+        )?;
+        let stat = fs::fstat(&file)?;
+        Ok((file, stat))
+    });
+    let (file, stat) = opened.ok_or(LogRefused::File)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
         || stat.st_uid != process::geteuid().as_raw()
         || stat.st_nlink != 1
@@ -490,12 +494,12 @@ pub(crate) fn append_line(path: &CStr, line: &[u8]) -> Result<(), LogRefused> {
     }
     let mut rest = line;
     while !rest.is_empty() {
-        match rustix::io::write(&file, rest) {
-            Ok(0) => return Err(LogRefused::Full),
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::INTR) => {}
-            Err(_) => return Err(LogRefused::Full),
-        }
+        let written = checked(Call::AppendLine, || match rustix::io::write(&file, rest) {
+            Err(Errno::INTR) => Ok(0),
+            Ok(0) => Err(Errno::NOSPC),
+            other => other,
+        });
+        rest = &rest[written.ok_or(LogRefused::Full)?..];
     }
     Ok(())
 }

@@ -26,8 +26,7 @@
 
 use core::{
     ffi::c_void,
-    mem,
-    ptr::{self, null_mut},
+    mem, ptr,
     sync::atomic::{
         AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
         Ordering::{Relaxed, Release, SeqCst},
@@ -55,7 +54,7 @@ const KIND_LEN_MIN: usize = 64 << 20;
 const STEP_MIN: usize = 2 << 20;
 const STEP_MAX: usize = 64 << 20;
 /// Free slots that a magazine holds, and how many are moved at a time.
-const MAGAZINE_SLOTS: usize = 60;
+const MAGAZINE_SLOTS: usize = 58;
 const BATCH: usize = MAGAZINE_SLOTS / 2;
 /// Empty slabs that are kept, at least; above that a sixteenth of all.
 const KEPT_MIN: u64 = 16;
@@ -75,15 +74,16 @@ struct Magazine {
     stride: u32,
     /// Number plus 1 of the bump slab.
     bump_slab: u32,
-    slots: [usize; MAGAZINE_SLOTS],
+    /// The free slots begin at 1. Below them is a 0, so that there is always one to compare with.
+    slots: [usize; MAGAZINE_SLOTS + 1],
 }
 
 /// What one thread has of the pool. Only its own thread looks into it.
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Cache {
+    magazines: [Magazine; KINDS],
     /// The thread's own counters.
     shard: &'static Shard,
-    magazines: [Magazine; KINDS],
 }
 
 /// Where everything is. Written once, before `len` is.
@@ -227,8 +227,8 @@ pub(crate) struct Place(usize);
 impl Place {
     #[inline(always)]
     pub(crate) fn kind(self) -> usize {
-        // The index can't be out of bounds: the range ends with the last kind.
-        (self.0 >> RANGE.kind_shift.load(Relaxed)) % KINDS
+        // Below KINDS: the range ends with the last kind.
+        self.0 >> RANGE.kind_shift.load(Relaxed)
     }
 
     /// Number of its class.
@@ -247,8 +247,7 @@ impl Place {
 /// with [`take`]. Makes no call, so that its caller saves no registers.
 #[inline(always)]
 pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
-    let local = thread::local();
-    let cache = local.cache.replace(null_mut());
+    let cache = thread::take_cache();
     if cache.is_null() {
         return None;
     }
@@ -262,7 +261,7 @@ pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
             (*magazine).count = count - 1;
             let slots = (&raw const (*magazine).slots).cast::<usize>();
             Some(Taken {
-                object: slots.add(count - 1).read() as *mut c_void,
+                object: slots.add(count).read() as *mut c_void,
                 is_zero: false,
             })
         } else if (*magazine).cursor != (*magazine).end {
@@ -281,7 +280,7 @@ pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
         taken
     };
     compiler_fence(SeqCst);
-    local.cache.set(cache);
+    thread::put_cache(cache);
     taken
 }
 
@@ -295,12 +294,12 @@ pub(crate) fn take(kind: usize) -> Option<Taken> {
     if local.cache.get().is_null() && !enter() {
         return None;
     }
-    let cache = local.cache.replace(null_mut());
+    let cache = thread::take_cache();
     compiler_fence(SeqCst);
     // SAFETY: as in take_cached.
     let filled = unsafe { refill(&mut (*cache).magazines[kind], kind) };
     compiler_fence(SeqCst);
-    local.cache.set(cache);
+    thread::put_cache(cache);
     if filled { take_cached(kind) } else { None }
 }
 
@@ -308,8 +307,7 @@ pub(crate) fn take(kind: usize) -> Option<Taken> {
 #[inline(always)]
 pub(crate) fn put(object: *mut c_void, place: Place) {
     let kind = place.kind();
-    let local = thread::local();
-    let cache = local.cache.replace(null_mut());
+    let cache = thread::take_cache();
     if cache.is_null() {
         return put_without_cache(object, kind);
     }
@@ -317,20 +315,20 @@ pub(crate) fn put(object: *mut c_void, place: Place) {
     // SAFETY: as in take_cached.
     unsafe {
         let magazine = (&raw mut (*cache).magazines).cast::<Magazine>().add(kind);
-        let slots = (&raw mut (*magazine).slots).cast::<usize>();
         let count = (*magazine).count;
         if count == MAGAZINE_SLOTS {
             return put_in_full(object, kind, cache);
         }
-        if count != 0 && slots.add(count - 1).read() == object as usize {
+        let top = (&raw mut (*magazine).slots).cast::<usize>().add(count);
+        if top.read() == object as usize {
             freed_twice();
         }
-        slots.add(count).write(object as usize);
+        top.add(1).write(object as usize);
         (*magazine).count = count + 1;
         counters::add_own(&(*cache).shard.classes.get_unchecked(kind / 2).free, 1);
     }
     compiler_fence(SeqCst);
-    local.cache.set(cache);
+    thread::put_cache(cache);
 }
 
 /// Makes room in a full magazine first. The cache is the thread's own, and taken out of its block.
@@ -340,7 +338,7 @@ fn put_in_full(object: *mut c_void, kind: usize, cache: *mut Cache) {
     // SAFETY: as in take_cached.
     unsafe { flush(&mut (*cache).magazines[kind], kind) };
     compiler_fence(SeqCst);
-    thread::local().cache.set(cache);
+    thread::put_cache(cache);
     if let Some(place) = place(object) {
         put(object, place);
     }
@@ -376,7 +374,7 @@ fn enter() -> bool {
         }
     }
     compiler_fence(SeqCst);
-    local.cache.set(cache);
+    thread::put_cache(cache);
     true
 }
 
@@ -416,8 +414,8 @@ fn refill(magazine: &mut Magazine, kind: usize) -> bool {
         let slab = slab_of(kind, link);
         let start = slab_start(kind, link);
         slab.take(BATCH - magazine.count, |slot| {
-            magazine.slots[magazine.count] = start + slot * stride;
             magazine.count += 1;
+            magazine.slots[magazine.count] = start + slot * stride;
         });
         if magazine.count == BATCH {
             // It may have more. If not, the next refill finds out.
@@ -431,7 +429,7 @@ fn refill(magazine: &mut Magazine, kind: usize) -> bool {
     }
     if magazine.count != 0 {
         // Lowest address last in, first out.
-        magazine.slots[..magazine.count].reverse();
+        magazine.slots[1..=magazine.count].reverse();
         return true;
     }
     let Some(link) = pool.fresh_slab(kind, &mut lists) else {
@@ -451,8 +449,8 @@ fn refill(magazine: &mut Magazine, kind: usize) -> bool {
 #[cold]
 #[inline(never)]
 fn flush(magazine: &mut Magazine, kind: usize) {
-    give_back(kind, &magazine.slots[..BATCH]);
-    magazine.slots.copy_within(BATCH.., 0);
+    give_back(kind, &magazine.slots[1..=BATCH]);
+    magazine.slots.copy_within(BATCH + 1.., 1);
     magazine.count = MAGAZINE_SLOTS - BATCH;
 }
 
@@ -464,7 +462,7 @@ pub(crate) fn empty_cache(cache: *mut Cache) {
         }
         // SAFETY: the ending thread's own cache, which nobody else has (thread::leave).
         let magazine = unsafe { &mut (*cache).magazines[kind] };
-        give_back(kind, &magazine.slots[..magazine.count]);
+        give_back(kind, &magazine.slots[1..=magazine.count]);
         magazine.count = 0;
         pool.leave_bump_slab(kind, magazine);
     }

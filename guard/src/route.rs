@@ -88,10 +88,14 @@ pub(crate) struct Watch(u8);
 #[repr(align(64))]
 struct Table<const LEN: usize>([AtomicU8; LEN]);
 
+/// Length of the table of routes: whatever the lowest byte of a granule is, it is in it.
+const ROUTES_LEN: usize = 256;
+const _: () = assert!(GRANULES <= ROUTES_LEN);
+
 /// [`Route`] by the granule of the request.
-static ROUTES: Table<GRANULES> = {
+static ROUTES: Table<ROUTES_LEN> = {
     let class = SizeClass::of(DEFAULT_SIZE);
-    let mut table = Table([const { AtomicU8::new(0) }; GRANULES]);
+    let mut table = Table([const { AtomicU8::new(0) }; ROUTES_LEN]);
     let mut at = granule(class.candidates().low);
     while at <= granule(class.end() - 1) {
         let of_class = (at >= granule(class.low)) as u8;
@@ -135,6 +139,15 @@ impl Route {
             return Self::PASS;
         }
         Self(ROUTES.0[granule(request)].load(Relaxed))
+    }
+
+    /// The same for a request that is of interest. Of a larger one than [`MAX_REQUEST`], which is of
+    /// interest only until the constructor has run, it may say no more than that it is not pooled.
+    #[inline(always)]
+    pub(crate) fn of_interest(request: usize) -> Self {
+        // The granule, of which only the lowest byte counts.
+        let at = request.wrapping_add(GRANULE - 1) / GRANULE % ROUTES_LEN;
+        Self(ROUTES.0[at].load(Relaxed))
     }
 
     /// The slot size that serves the request, if the pool does.
@@ -237,7 +250,7 @@ pub(crate) fn watch(sizes: &[usize]) {
 
 /// Takes the slow way for every request and every chunk, where they are sampled.
 pub(crate) fn sample_all() {
-    for route in &ROUTES.0 {
+    for route in ROUTES.0.iter().take(GRANULES) {
         route.fetch_or(LOOK | SLOWLY, Relaxed);
     }
     for watched in &WATCHED.0 {

@@ -39,18 +39,18 @@ pub(crate) struct Local {
     pub(crate) shard: Cell<*const Shard>,
 }
 
-const _: () = assert!(size_of::<Local>() <= 32);
+const _: () = assert!(size_of::<Local>() <= 64);
 
 /// The thread shares its shard, and has no cache: there was no number left, or it is ending.
 const NONE: usize = SHARED_SHARD + 1;
 
 core::arch::global_asm!(
     ".section .tbss,\"awT\",@nobits",
-    ".balign 16",
+    ".balign 64",
     ".type claude_guard_local, @object",
     "claude_guard_local:",
-    ".zero 32",
-    ".size claude_guard_local, 32",
+    ".zero 64",
+    ".size claude_guard_local, 64",
     ".text",
 );
 
@@ -64,34 +64,74 @@ static READY: AtomicBool = AtomicBool::new(false);
 /// The calling thread's block.
 #[inline(always)]
 pub(crate) fn local() -> &'static Local {
-    let address: usize;
+    let address = os::thread_pointer().wrapping_add(offset());
+    // SAFETY: 64 zeroed bytes of this thread's alone, which are a Local. It isn't Sync, so the
+    // reference doesn't leave the thread; no caller keeps it beyond its own call.
+    unsafe { &*(address as *const Local) }
+}
+
+/// Distance of the block from the thread pointer, which the loader has put into our GOT.
+#[inline(always)]
+fn offset() -> usize {
+    let offset: usize;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the x86-64 TLS ABI: the thread's control block begins with its own address, and the
-    // loader has put the block's distance from it into our GOT.
+    // SAFETY: reads a word of our own GOT.
     unsafe {
         core::arch::asm!(
-            "mov {0}, qword ptr fs:[0]",
-            "add {0}, qword ptr [rip + claude_guard_local@gottpoff]",
-            out(reg) address,
-            options(nostack, pure, readonly),
+            "mov {0}, qword ptr [rip + claude_guard_local@gottpoff]",
+            out(reg) offset,
+            options(nostack, pure, readonly, preserves_flags),
         );
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: the AArch64 TLS ABI, the same in three steps.
+    // SAFETY: the same in two steps.
     unsafe {
         core::arch::asm!(
-            "adrp {1}, :gottprel:claude_guard_local",
-            "ldr {1}, [{1}, #:gottprel_lo12:claude_guard_local]",
-            "mrs {0}, tpidr_el0",
-            "add {0}, {0}, {1}",
-            out(reg) address,
-            out(reg) _,
-            options(nostack, pure, readonly),
+            "adrp {0}, :gottprel:claude_guard_local",
+            "ldr {0}, [{0}, #:gottprel_lo12:claude_guard_local]",
+            out(reg) offset,
+            options(nostack, pure, readonly, preserves_flags),
         );
     }
-    // SAFETY: 32 zeroed bytes of this thread's alone, which are a Local. It isn't Sync, so the
-    // reference doesn't leave the thread; no caller keeps it beyond its own call.
-    unsafe { &*(address as *const Local) }
+    offset
+}
+
+/// Takes the cache out of the thread's block, for the time of a call.
+#[inline(always)]
+pub(crate) fn take_cache() -> *mut Cache {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the block's first word, by the segment that begins at the thread pointer: one
+    // instruction less than by its address, and there are only some twenty in a call.
+    unsafe {
+        let cache: *mut Cache;
+        core::arch::asm!(
+            "mov {cache}, qword ptr fs:[{offset}]",
+            "mov qword ptr fs:[{offset}], 0",
+            offset = in(reg) offset(),
+            cache = out(reg) cache,
+            options(nostack, preserves_flags),
+        );
+        cache
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    local().cache.replace(null_mut())
+}
+
+/// Puts the cache back.
+#[inline(always)]
+pub(crate) fn put_cache(cache: *mut Cache) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in take_cache.
+    unsafe {
+        core::arch::asm!(
+            "mov qword ptr fs:[{offset}], {cache}",
+            offset = in(reg) offset(),
+            cache = in(reg) cache,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    local().cache.set(cache);
 }
 
 /// The calling thread's number, if it has one of its own. The first call takes it.
