@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::page::range_of;
 use super::style::{Style, Tone, columns};
 use super::{Answer, Request, exit};
 use crate::client::capabilities::Capabilities;
 use crate::client::find::{Client, NotFound, Search, find};
 use crate::client::guard_lib::{self, GuardFile};
-use crate::client::kind::GuardLoad;
+use crate::client::kind::{Family, GuardLoad, Program};
 use crate::config::memory::{Memory, unified_cgroup_folder};
-use crate::config::{Config, Loaded, Sources, load};
+use crate::config::{Config, GuardSizes, Loaded, Sources, load};
 use crate::os::process::{PidFd, own_pid};
 use crate::os::psi::NoTrigger;
 use crate::watch::pressure::memory_trigger;
@@ -88,6 +89,40 @@ struct Tier {
     not_in_force: Vec<String>,
 }
 
+/// See [`Report::pool`].
+#[derive(Debug, PartialEq, Eq)]
+enum Pool {
+    InForce(String),
+    NotInForce(Vec<String>),
+}
+
+impl Pool {
+    fn no(why: String) -> Pool {
+        Pool::NotInForce(vec![why])
+    }
+}
+
+fn pool_in_words(threshold_mib: u64, sizes: &GuardSizes) -> String {
+    let from = match threshold_mib {
+        0 => "at once".to_owned(),
+        mib => format!("above {mib} MiB"),
+    };
+    let what = match sizes {
+        GuardSizes::Auto => "the requests that are found to only grow in number".to_owned(),
+        GuardSizes::List(sizes) => {
+            let ranges: Vec<String> = sizes
+                .iter()
+                .map(|size| {
+                    let (low, high) = range_of(u64::from(*size));
+                    format!("{low}..{high}")
+                })
+                .collect();
+            format!("requests of {} bytes", ranges.join(", "))
+        }
+    };
+    format!("pool: in force {from}: {what} get dense slabs of their own")
+}
+
 struct Report {
     config: Config,
     complaints: Vec<String>,
@@ -145,9 +180,41 @@ impl Report {
         }
     }
 
-    fn guard_loads(&self) -> bool {
-        let fits = |client: &Client| client.kind.guard == GuardLoad::CanLoad;
-        matches!(self.guard, GuardFile::Usable { .. }) && self.client.as_ref().is_ok_and(fits)
+    /// What the guard's pool does for this client.
+    fn pool(&self) -> Pool {
+        let config = &self.config;
+        let kind = match (&self.guard, &self.client) {
+            _ if config.disable => {
+                return Pool::no("guard: switched off by CLAUDE_SAFE_DISABLE".to_owned());
+            }
+            (GuardFile::Usable { .. }, Ok(client)) if client.kind.guard == GuardLoad::CanLoad => {
+                &client.kind
+            }
+            _ => return Pool::no(format!("guard: {}", self.guard_effect())),
+        };
+        if kind.program != Program::GlibcElf {
+            // It would load, and be of no use: the size of a chunk can only be told under glibc.
+            return Pool::no("pool: this client's C library is not glibc".to_owned());
+        }
+        match kind.reach {
+            Some(reach) if reach.malloc == Family::Imported => {
+                Pool::InForce(pool_in_words(config.guard_threshold_mib, &config.guard_sizes))
+            }
+            reach => {
+                let mut lines = vec![format!("pool: {}", self.guard_effect())];
+                // Eyes only: it gives nothing back, so it is no mechanism of this tier.
+                lines.push(match reach.map(|reach| reach.mmap) {
+                    Some(Family::Imported) => {
+                        "page plane: sees in which regions this client's memory grows, and changes \
+                         nothing"
+                            .to_owned()
+                    }
+                    Some(_) => "page plane: this client's mmap can't be seen either".to_owned(),
+                    None => "page plane: what it sees of this client is unknown".to_owned(),
+                });
+                Pool::NotInForce(lines)
+            }
+        }
     }
 
     fn tiers(&self) -> [Tier; 3] {
@@ -170,15 +237,9 @@ impl Report {
         tier_1
             .not_in_force
             .push("giving memory back: not in this version".to_owned());
-        if self.guard_loads() {
-            let effect = self.guard_effect();
-            tier_1
-                .not_in_force
-                .push(format!("guard: counts and reports only; {effect}"));
-        } else {
-            tier_1
-                .not_in_force
-                .push(format!("guard: {}", self.guard_effect()));
+        match self.pool() {
+            Pool::InForce(line) => tier_1.in_force.push(line),
+            Pool::NotInForce(lines) => tier_1.not_in_force.extend(lines),
         }
         let mut tier_2 = Tier {
             name: "2 restart",
