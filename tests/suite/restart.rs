@@ -1,5 +1,6 @@
 //! Tier 2 from outside, on the stand-in client: what is ended, what is started again, what is said.
 
+use claude_safe::stats_page::{Snapshot, WANTED_AT, Wanted};
 use claude_safe_tests::clients::{tool_calls, transcripts};
 use claude_safe_tests::pty::send_signal;
 use claude_safe_tests::{
@@ -7,6 +8,8 @@ use claude_safe_tests::{
 };
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -594,6 +597,77 @@ fn a_kill_near_the_limit_counts_as_memory_and_far_from_it_as_somebody_elses() {
         assert_eq!(restarted, code == 0, "{}", said.stderr);
         assert!(said.stderr.contains("SIGKILL"), "{}", said.stderr);
     }
+}
+
+/// Who has taken the page, what the wrapper wants of him, and which file it is.
+fn asked_of(page: &Path) -> Option<(i32, u64, u64)> {
+    let inode = fs::metadata(page).ok()?.ino();
+    let bytes = fs::read(page).ok()?;
+    let pid = Snapshot::from_bytes(&bytes).ok()?.pid.cast_signed();
+    let word = bytes[WANTED_AT..WANTED_AT + 8].try_into().expect("eight");
+    Some((pid, u64::from_ne_bytes(word), inode))
+}
+
+#[test]
+fn the_guard_is_told_when_tier_1_is_passed_and_the_next_life_begins_untold() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    // Below the threshold for a second and a half, above it from 64 MiB on, at the limit at 192.
+    let plan = format!(
+        "once={};leak_after_ms=1500;leak_mib=256;leak_mib_per_s=40;leak_hold_ms=60000;rounds=60;round_ms=500;report={report}",
+        sandbox.file("once").display()
+    );
+    let mut command = claude_safe(&sandbox, &plan, &["-p", "do it"]);
+    command.env("CLAUDE_MALLOC_GUARD_THRESHOLD_MB", "64");
+    let mut child = KillOnDrop(start(command));
+    let wrapper = child.0.id().cast_signed();
+    let started = proc_view::stat(wrapper).expect("it runs").start_ticks;
+    let page = sandbox
+        .run()
+        .join(format!("claude-safe/{wrapper}.{started}/guard.page"));
+    let wait_for = |what: &str, wanted: Wanted, pid: Option<i32>| {
+        wait_until(what, PATIENCE, || {
+            let found = asked_of(&page)?;
+            (found.1 == wanted as u64 && pid.is_none_or(|pid| pid == found.0)).then_some(found)
+        })
+    };
+    let (first, _, first_file) = wait_for("a page that is taken", Wanted::Nothing, None);
+    assert_eq!(first, client_pid(&sandbox));
+    let (_, _, same_file) = wait_for("the word for the first life", Wanted::Active, Some(first));
+    assert_eq!(same_file, first_file);
+    let anon_kib = proc_view::status_kib(first, "RssAnon");
+    assert!(
+        anon_kib.is_none_or(|kib| kib >= 60 * 1024),
+        "{anon_kib:?}: too early"
+    );
+    let second = wait_until("the second life", PATIENCE, || {
+        reports(&sandbox).get(1)?["pid"]
+            .as_i64()
+            .map(|pid| pid as i32)
+    });
+    let (_, _, second_file) = wait_for("an untold page", Wanted::Nothing, Some(second));
+    assert_ne!(second_file, first_file, "a page of its own");
+
+    let mut ask = sandbox.command(&artifacts().claude_safectl);
+    let told = ask
+        .args(["status", "--json"])
+        .output()
+        .expect("claude-safectl");
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let told = &told["sessions"][0];
+    assert_eq!(told["restarts"], 1);
+    assert_eq!(told["client_pid"], second);
+    assert_eq!(told["tier_1_bytes"], 64 << 20);
+    assert_eq!(
+        told["conversation"].as_str(),
+        the_transcript(&sandbox)
+            .file_stem()
+            .and_then(|s| s.to_str())
+    );
+    let (_, untold, _) = asked_of(&page).expect("its page");
+    assert_eq!(untold, Wanted::Nothing as u64);
+    send_signal(wrapper, libc::SIGTERM).expect("ours");
+    assert_eq!(child.0.wait().expect("it ends").code(), Some(143));
 }
 
 /// `Some` when the supervisor has slept and woken at least twenty times more: looks near the limit
