@@ -57,10 +57,10 @@ impl Session {
             .iter()
             .find(|(name, _)| *name == "XDG_RUNTIME_DIR");
         let base = match base {
-            // SAFETY: geteuid takes nothing and can't fail.
-            Some(_) => sandbox
-                .tmp()
-                .join(format!("claude-safe-{}", unsafe { libc::geteuid() })),
+            Some(_) => {
+                let uid = fs::metadata(sandbox.tmp()).unwrap().uid();
+                sandbox.tmp().join(format!("claude-safe-{uid}"))
+            }
             None => sandbox.run().join("claude-safe"),
         };
         let folder = base.join(format!("{wrapper}.{start}"));

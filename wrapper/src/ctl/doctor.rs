@@ -207,11 +207,10 @@ impl Report {
                 // Eyes only: it gives nothing back, so it is no mechanism of this tier.
                 lines.push(match reach.map(|reach| reach.mmap) {
                     Some(Family::Imported) => {
-                        "page plane: sees in which regions this client's memory grows, and changes \
-                         nothing"
+                        "page plane: eyes only, it shows in which regions this client's memory grows"
                             .to_owned()
                     }
-                    Some(_) => "page plane: this client's mmap can't be seen either".to_owned(),
+                    Some(_) => "page plane: sees nothing, this client's mmap is unreachable too".to_owned(),
                     None => "page plane: what it sees of this client is unknown".to_owned(),
                 });
                 Pool::NotInForce(lines)
@@ -583,13 +582,13 @@ mod tests {
             lines,
             [
                 "pool: malloc unreachable, this client exports its own allocator",
-                "page plane: sees in which regions this client's memory grows, and changes nothing",
+                "page plane: eyes only, it shows in which regions this client's memory grows",
             ]
         );
         let Pool::NotInForce(lines) = reach(Family::Absent, Family::Absent) else {
             panic!("its own allocator");
         };
-        assert!(lines[1].contains("can't be seen either"), "{lines:?}");
+        assert!(lines[1].contains("mmap is unreachable too"), "{lines:?}");
         for (says, pool) in [
             ("unknown", with(&|r| kind(r, &|kind| kind.reach = None))),
             (
