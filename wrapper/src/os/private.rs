@@ -61,7 +61,7 @@ pub fn log(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// How [`file`] opens.
+/// How [`file()`] opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// To read.
@@ -70,7 +70,7 @@ pub enum Access {
     Write,
 }
 
-/// Opens a file that must be there, and be what [`log`] asks for. Never makes, never truncates it.
+/// Opens a file that must be there, and be what [`log()`] asks for. Never makes, never truncates it.
 ///
 /// # Errors
 /// It can't be opened, or it is not such a file.
