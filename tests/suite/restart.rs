@@ -7,8 +7,15 @@ use claude_safe_tests::{
 };
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+
+// The file itself, not `claude_safe`: a test that carries the wrapper's mark would be taken for one.
+#[path = "../../guard/src/stats_page.rs"]
+mod stats_page;
+use stats_page::{Snapshot, WANTED_AT, Wanted};
 
 /// No single step takes longer on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,8 +68,10 @@ fn start(mut command: Command) -> Child {
 /// The lines of the stand-in's `report=` file: one for each time it was started.
 fn reports(sandbox: &Sandbox) -> Vec<Value> {
     let text = fs::read_to_string(sandbox.file("report")).unwrap_or_default();
-    text.lines()
-        .map(|l| serde_json::from_str(l).expect("JSON"))
+    // The last one may be on its way.
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
 }
 
@@ -594,6 +603,77 @@ fn a_kill_near_the_limit_counts_as_memory_and_far_from_it_as_somebody_elses() {
         assert_eq!(restarted, code == 0, "{}", said.stderr);
         assert!(said.stderr.contains("SIGKILL"), "{}", said.stderr);
     }
+}
+
+/// Who has taken the page, and what the wrapper wants of him.
+fn asked_of(page: &Path) -> Option<(i32, u64)> {
+    let bytes = fs::read(page).ok()?;
+    let pid = Snapshot::from_bytes(&bytes).ok()?.pid.cast_signed();
+    let word = bytes[WANTED_AT..WANTED_AT + 8].try_into().expect("eight");
+    Some((pid, u64::from_ne_bytes(word)))
+}
+
+#[test]
+fn the_guard_is_told_when_tier_1_is_passed_and_the_next_life_begins_untold() {
+    let sandbox = Sandbox::new();
+    let report = sandbox.file("report").display().to_string();
+    // Below the threshold for a second and a half, above it from 64 MiB on, at the limit at 192.
+    let plan = format!(
+        "once={};leak_after_ms=1500;leak_mib=256;leak_mib_per_s=40;leak_hold_ms=60000;rounds=60;round_ms=500;report={report}",
+        sandbox.file("once").display()
+    );
+    let mut command = claude_safe(&sandbox, &plan, &["-p", "do it"]);
+    command.env("CLAUDE_MALLOC_GUARD_THRESHOLD_MB", "64");
+    let mut child = KillOnDrop(start(command));
+    let wrapper = child.0.id().cast_signed();
+    let started = proc_view::stat(wrapper).expect("it runs").start_ticks;
+    let page = sandbox
+        .run()
+        .join(format!("claude-safe/{wrapper}.{started}/guard.page"));
+    let wait_for = |what: &str, wanted: Wanted, pid: Option<i32>| {
+        wait_until(what, PATIENCE, || {
+            let found = asked_of(&page)?;
+            (found.1 == wanted as u64 && pid.is_none_or(|pid| pid == found.0)).then_some(found)
+        })
+    };
+    let (first, _) = wait_for("a page that is taken", Wanted::Nothing, None);
+    assert_eq!(first, client_pid(&sandbox));
+    let first_page = fs::File::open(&page).expect("the page");
+    wait_for("the word for the first life", Wanted::Active, Some(first));
+    let anon_kib = proc_view::status_kib(first, "RssAnon");
+    assert!(
+        anon_kib.is_none_or(|kib| kib >= 60 * 1024),
+        "{anon_kib:?}: too early"
+    );
+    let second = wait_until("the second life", PATIENCE, || {
+        reports(&sandbox).get(1)?["pid"]
+            .as_i64()
+            .map(|pid| pid as i32)
+    });
+    wait_for("an untold page", Wanted::Nothing, Some(second));
+    let names_left = first_page.metadata().expect("open").nlink();
+    assert_eq!(names_left, 0, "the second life has a file of its own");
+
+    let mut ask = sandbox.command(&artifacts().claude_safectl);
+    let told = ask
+        .args(["status", "--json"])
+        .output()
+        .expect("claude-safectl");
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let told = &told["sessions"][0];
+    assert_eq!(told["restarts"], 1);
+    assert_eq!(told["client_pid"], second);
+    assert_eq!(told["tier_1_bytes"], 64 << 20);
+    assert_eq!(
+        told["conversation"].as_str(),
+        the_transcript(&sandbox)
+            .file_stem()
+            .and_then(|s| s.to_str())
+    );
+    let (_, untold) = asked_of(&page).expect("its page");
+    assert_eq!(untold, Wanted::Nothing as u64);
+    send_signal(wrapper, libc::SIGTERM).expect("ours");
+    assert_eq!(child.0.wait().expect("it ends").code(), Some(143));
 }
 
 /// `Some` when the supervisor has slept and woken at least twenty times more: looks near the limit

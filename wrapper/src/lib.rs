@@ -8,9 +8,10 @@
 //! | [`watch`] | the process tree in `/proc`, its memory, and the verdict on it |
 //! | [`supervise`] | the running session: start, relay, watch, restart, end |
 //! | [`state`] | the folder of one running session |
+//! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
 //! | [`ctl`] | `claude-safectl` |
 //! | [`notice`] | what the user is told |
-//! | [`stats_page`] | the guard's statistics page (the guard's own file) |
+//! | [`stats_page`] | the layout of that page (the guard's own file) |
 //!
 //! The rule above all rules: every failure of our own ends in one line on standard error, and
 //! claude starts all the same.
@@ -20,6 +21,7 @@
 pub mod client;
 pub mod config;
 pub mod ctl;
+pub mod guard_page;
 mod launch;
 pub mod notice;
 pub mod os;

@@ -1,9 +1,9 @@
 //! The folder of one running session, for everything that must be found from outside while it
 //! lives. Owned by us alone: never shared between sessions, never used if somebody else could write there.
 
-use crate::os::private;
+use crate::os::private::{self, Access};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// `$XDG_RUNTIME_DIR/claude-safe/PID.START/`, else `${TMPDIR:-/tmp}/claude-safe-UID/PID.START/`; removed on drop.
@@ -91,20 +91,119 @@ impl SessionFolder {
         Ok(link)
     }
 
-    /// Makes the file of the guard's statistics page, all zero.
+    /// Makes the file of the guard's statistics page anew, all zero: what an earlier life of the client
+    /// has mapped is another file from then on.
     ///
     /// # Errors
-    /// Disk full, folder gone.
+    /// Disk full, folder gone. There is no page then, not even the earlier one.
     pub fn make_page(&self, bytes: usize) -> io::Result<PathBuf> {
-        let page = self.path.join("guard.page");
-        fs::write(&page, vec![0; bytes])?;
-        Ok(page)
+        let page = self.path.join(PAGE);
+        let _ = fs::remove_file(&page);
+        let mut file = fs::File::create_new(&page)?;
+        let written = file.write_all(&vec![0; bytes]);
+        if written.is_err() {
+            let _ = fs::remove_file(&page);
+        }
+        written.map(|()| page)
     }
 
     /// Reads a file of the folder.
     pub fn read(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.path.join(name)).ok()
     }
+}
+
+/// The file of the guard's statistics page in a session's folder.
+pub const PAGE: &str = "guard.page";
+
+/// The file of the [`Notes`] in a session's folder.
+pub const NOTES: &str = "session";
+
+/// What a session tells of itself, as `key=value` lines; written at each start of the client. `None`: not
+/// told (a wrapper of another version, or not known there).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The wrapper's pid.
+    pub wrapper_pid: Option<i32>,
+    /// The client's pid: the wrapper's child.
+    pub client_pid: Option<i32>,
+    /// Start of the session, seconds since 1970.
+    pub since_unix_s: Option<u64>,
+    /// Start of this life of the client, seconds since 1970.
+    pub client_since_unix_s: Option<u64>,
+    /// How often the client was started again because of memory.
+    pub restarts: Option<u64>,
+    /// Limit of tier 1, KiB.
+    pub tier_1_kib: Option<u64>,
+    /// The user is warned from here on, KiB.
+    pub warn_kib: Option<u64>,
+    /// Limit of tier 2, KiB.
+    pub tier_2_kib: Option<u64>,
+    /// The conversation that the client was started with.
+    pub conversation: Option<String>,
+    /// Where the client keeps what it knows.
+    pub client_folder: Option<PathBuf>,
+}
+
+impl Notes {
+    /// As the file has it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut tell = |key: &str, value: Option<String>| {
+            // A value of more than one line can't be told.
+            if let Some(value) = value.filter(|value| !value.contains('\n')) {
+                text.push_str(&format!("{key}={value}\n"));
+            }
+        };
+        tell("wrapper_pid", self.wrapper_pid.map(|n| n.to_string()));
+        tell("client_pid", self.client_pid.map(|n| n.to_string()));
+        for (key, number) in [
+            ("since_unix_s", self.since_unix_s),
+            ("client_since_unix_s", self.client_since_unix_s),
+            ("restarts", self.restarts),
+            ("tier_1_kib", self.tier_1_kib),
+            ("warn_kib", self.warn_kib),
+            ("tier_2_kib", self.tier_2_kib),
+        ] {
+            tell(key, number.map(|n| n.to_string()));
+        }
+        tell("conversation", self.conversation.clone());
+        let folder = self.client_folder.as_deref().and_then(Path::to_str);
+        tell("client_folder", folder.map(str::to_owned));
+        text
+    }
+
+    /// Of such a text; what is not understood is passed over.
+    pub fn parse(text: &str) -> Notes {
+        let mut notes = Notes::default();
+        for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let number = || value.parse().ok();
+            let pid = || value.parse().ok().filter(|pid| *pid > 0);
+            match key {
+                "wrapper_pid" => notes.wrapper_pid = pid(),
+                "client_pid" => notes.client_pid = pid(),
+                "since_unix_s" => notes.since_unix_s = number(),
+                "client_since_unix_s" => notes.client_since_unix_s = number(),
+                "restarts" => notes.restarts = number(),
+                "tier_1_kib" => notes.tier_1_kib = number(),
+                "warn_kib" => notes.warn_kib = number(),
+                "tier_2_kib" => notes.tier_2_kib = number(),
+                "conversation" => notes.conversation = Some(value.to_owned()),
+                "client_folder" => notes.client_folder = Some(value.into()),
+                _ => {}
+            }
+        }
+        notes
+    }
+}
+
+/// Reads a small file of a session's folder as anybody of this user may: a regular file of ours, at
+/// most 64 KiB of it.
+pub fn read_file(folder: &Path, name: &str) -> Option<String> {
+    let mut text = String::new();
+    let file = private::file(&folder.join(name), Access::Read).ok()?;
+    file.take(64 << 10).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// A path as one word of the shell.
@@ -127,6 +226,20 @@ pub fn base(variable: impl Fn(&str) -> Option<std::ffi::OsString>, uid: u32) -> 
             .unwrap_or_else(|| "/tmp".into())
             .join(format!("claude-safe-{uid}")),
     }
+}
+
+/// Every folder that may hold sessions of this user: [`base`], and the one of sessions that were started
+/// without a runtime folder (cron, su).
+pub fn bases(variable: impl Fn(&str) -> Option<std::ffi::OsString>, uid: u32) -> Vec<PathBuf> {
+    let mut all = vec![base(&variable, uid)];
+    let without = base(
+        |name| variable(name).filter(|_| name != "XDG_RUNTIME_DIR"),
+        uid,
+    );
+    if !all.contains(&without) {
+        all.push(without);
+    }
+    all
 }
 
 /// One session as found in the base folder.
@@ -249,6 +362,44 @@ mod tests {
     }
 
     #[test]
+    fn notes_survive_the_file_and_junk_is_passed_over() {
+        let notes = Notes {
+            wrapper_pid: Some(7),
+            client_pid: Some(8),
+            since_unix_s: Some(1_700_000_000),
+            client_since_unix_s: Some(1_700_000_001),
+            restarts: Some(2),
+            tier_1_kib: Some(3),
+            warn_kib: Some(4),
+            tier_2_kib: Some(5),
+            conversation: Some("an-id".to_owned()),
+            client_folder: Some("/home/a=b/.claude".into()),
+        };
+        assert_eq!(Notes::parse(&notes.text()), notes);
+        assert_eq!(Notes::parse(&Notes::default().text()), Notes::default());
+        let two_lines = Notes {
+            client_folder: Some("/a\nrestarts=9".into()),
+            ..Notes::default()
+        };
+        assert_eq!(two_lines.text(), "");
+        let odd = "\nx\n=\nclient_pid=-1\nwrapper_pid=x\nrestarts=99999999999999999999\nnew=1\n";
+        assert_eq!(Notes::parse(odd), Notes::default());
+    }
+
+    #[test]
+    fn a_page_made_anew_is_another_file_and_all_zero() {
+        let base = scratch("page");
+        let session = SessionFolder::create(&base, 1, 1).unwrap();
+        let page = session.make_page(64).unwrap();
+        let earlier = fs::OpenOptions::new().write(true).open(&page).unwrap();
+        session.make_page(64).unwrap();
+        (&earlier).write_all(&[7; 64]).unwrap();
+        assert_eq!(fs::read(&page).unwrap(), [0; 64]);
+        drop(session);
+        fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
     fn the_runtime_folder_comes_before_the_temporary_one() {
         let variable = |name: &str| match name {
             "XDG_RUNTIME_DIR" => Some("/".into()),
@@ -259,5 +410,8 @@ mod tests {
         let without = |name: &str| variable(name).filter(|_| name == "TMPDIR");
         assert_eq!(base(without, 7), Path::new("/elsewhere/claude-safe-7"));
         assert_eq!(base(|_| None, 7), Path::new("/tmp/claude-safe-7"));
+        let both = ["/claude-safe", "/elsewhere/claude-safe-7"].map(PathBuf::from);
+        assert_eq!(bases(variable, 7), both);
+        assert_eq!(bases(without, 7), both[1..]);
     }
 }

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::page::range_of;
 use super::style::{Style, Tone, columns};
 use super::{Answer, Request, exit};
 use crate::client::capabilities::Capabilities;
 use crate::client::find::{Client, NotFound, Search, find};
 use crate::client::guard_lib::{self, GuardFile};
-use crate::client::kind::GuardLoad;
+use crate::client::kind::{Family, GuardLoad, Program};
 use crate::config::memory::{Memory, unified_cgroup_folder};
-use crate::config::{Config, Loaded, Sources, load};
+use crate::config::{Config, GuardSizes, Loaded, Sources, load};
 use crate::os::process::{PidFd, own_pid};
 use crate::os::psi::NoTrigger;
 use crate::watch::pressure::memory_trigger;
@@ -88,6 +89,40 @@ struct Tier {
     not_in_force: Vec<String>,
 }
 
+/// See [`Report::pool`].
+#[derive(Debug, PartialEq, Eq)]
+enum Pool {
+    InForce(String),
+    NotInForce(Vec<String>),
+}
+
+impl Pool {
+    fn no(why: String) -> Pool {
+        Pool::NotInForce(vec![why])
+    }
+}
+
+fn pool_in_words(threshold_mib: u64, sizes: &GuardSizes) -> String {
+    let from = match threshold_mib {
+        0 => "at once".to_owned(),
+        mib => format!("above {mib} MiB"),
+    };
+    let what = match sizes {
+        GuardSizes::Auto => "the requests that are found to only grow in number".to_owned(),
+        GuardSizes::List(sizes) => {
+            let ranges: Vec<String> = sizes
+                .iter()
+                .map(|size| {
+                    let (low, high) = range_of(u64::from(*size));
+                    format!("{low}..{high}")
+                })
+                .collect();
+            format!("requests of {} bytes", ranges.join(", "))
+        }
+    };
+    format!("pool: {from}, {what} get dense slabs of their own")
+}
+
 struct Report {
     config: Config,
     complaints: Vec<String>,
@@ -145,9 +180,42 @@ impl Report {
         }
     }
 
-    fn guard_loads(&self) -> bool {
-        let fits = |client: &Client| client.kind.guard == GuardLoad::CanLoad;
-        matches!(self.guard, GuardFile::Usable { .. }) && self.client.as_ref().is_ok_and(fits)
+    /// What the guard's pool does for this client.
+    fn pool(&self) -> Pool {
+        let config = &self.config;
+        let kind = match (&self.guard, &self.client) {
+            _ if config.disable => {
+                return Pool::no("guard: switched off by CLAUDE_SAFE_DISABLE".to_owned());
+            }
+            (GuardFile::Usable { .. }, Ok(client)) if client.kind.guard == GuardLoad::CanLoad => {
+                &client.kind
+            }
+            _ => return Pool::no(format!("guard: {}", self.guard_effect())),
+        };
+        if kind.program != Program::GlibcElf {
+            // It loads, and does no harm; nothing more was ever shown to work there.
+            let why = "pool: not claimed for a client whose C library is not glibc";
+            return Pool::no(why.to_owned());
+        }
+        match kind.reach {
+            Some(reach) if reach.malloc == Family::Imported => Pool::InForce(pool_in_words(
+                config.guard_threshold_mib,
+                &config.guard_sizes,
+            )),
+            reach => {
+                let mut lines = vec![format!("pool: {}", self.guard_effect())];
+                // Eyes only: it gives nothing back, so it is no mechanism of this tier.
+                lines.push(match reach.map(|reach| reach.mmap) {
+                    Some(Family::Imported) => {
+                        "page plane: eyes only, it shows in which regions this client's memory grows"
+                            .to_owned()
+                    }
+                    Some(_) => "page plane: sees nothing, this client's mmap is unreachable too".to_owned(),
+                    None => "page plane: what it sees of this client is unknown".to_owned(),
+                });
+                Pool::NotInForce(lines)
+            }
+        }
     }
 
     fn tiers(&self) -> [Tier; 3] {
@@ -170,15 +238,9 @@ impl Report {
         tier_1
             .not_in_force
             .push("giving memory back: not in this version".to_owned());
-        if self.guard_loads() {
-            let effect = self.guard_effect();
-            tier_1
-                .not_in_force
-                .push(format!("guard: counts and reports only; {effect}"));
-        } else {
-            tier_1
-                .not_in_force
-                .push(format!("guard: {}", self.guard_effect()));
+        match self.pool() {
+            Pool::InForce(line) => tier_1.in_force.push(line),
+            Pool::NotInForce(lines) => tier_1.not_in_force.extend(lines),
         }
         let mut tier_2 = Tier {
             name: "2 restart",
@@ -403,6 +465,7 @@ impl Report {
 mod tests {
     use super::*;
     use crate::client::find::How;
+    use crate::client::kind::Reach;
     use crate::client::kind::examine;
     use crate::os::files::Trust;
     use std::ffi::OsString;
@@ -465,8 +528,13 @@ mod tests {
     fn only_what_is_built_and_works_is_claimed() {
         let [tier_0, tier_1, tier_2] = report(true, &[], NEW_CLIENT).tiers();
         assert_eq!(tier_0.in_force, Vec::<String>::new());
-        assert_eq!(tier_1.in_force, Vec::<String>::new());
-        assert!(tier_1.not_in_force[1].contains("counts and reports only; malloc reachable"));
+        // This test's own program is the client: its malloc is glibc's, and imported.
+        let pool = "pool: above 2048 MiB, requests of 153..168 bytes get dense slabs of their own";
+        assert_eq!(tier_1.in_force, [pool]);
+        assert_eq!(
+            tier_1.not_in_force,
+            ["giving memory back: not in this version"]
+        );
         assert!(tier_2.in_force[0].contains("restart at 4096 MiB"));
         assert_eq!(tier_2.in_force.len(), 2);
         let old = Capabilities {
@@ -477,6 +545,103 @@ mod tests {
         assert!(tier_2.not_in_force[0].contains("/clear"));
         let [.., tier_2] = report(true, &[], Capabilities::default()).tiers();
         assert!(tier_2.not_in_force[0].contains("no --session-id"));
+    }
+
+    #[test]
+    fn the_pool_is_claimed_only_where_it_reaches_the_clients_malloc() {
+        let with = |change: &dyn Fn(&mut Report)| {
+            let mut report = report(true, &[], NEW_CLIENT);
+            change(&mut report);
+            report.pool()
+        };
+        let kind = |report: &mut Report, change: &dyn Fn(&mut crate::client::kind::Kind)| {
+            if let Ok(client) = &mut report.client {
+                change(&mut client.kind);
+            }
+        };
+        let reach = |malloc, mmap| {
+            with(&|report| {
+                kind(report, &|kind| {
+                    kind.reach = Some(Reach {
+                        malloc,
+                        mmap,
+                        sigaction: Family::Imported,
+                    });
+                });
+            })
+        };
+        assert!(matches!(
+            reach(Family::Imported, Family::Absent),
+            Pool::InForce(_)
+        ));
+        let today = reach(Family::Exported, Family::Imported);
+        let Pool::NotInForce(lines) = today else {
+            panic!("{today:?}");
+        };
+        assert_eq!(
+            lines,
+            [
+                "pool: malloc unreachable, this client exports its own allocator",
+                "page plane: eyes only, it shows in which regions this client's memory grows",
+            ]
+        );
+        let Pool::NotInForce(lines) = reach(Family::Absent, Family::Absent) else {
+            panic!("its own allocator");
+        };
+        assert!(lines[1].contains("mmap is unreachable too"), "{lines:?}");
+        for (says, pool) in [
+            ("unknown", with(&|r| kind(r, &|kind| kind.reach = None))),
+            (
+                "not glibc",
+                with(&|r| kind(r, &|kind| kind.program = Program::MuslElf)),
+            ),
+            (
+                "guard: can't be loaded: static",
+                with(&|r| {
+                    kind(r, &|kind| {
+                        kind.guard = GuardLoad::CanNot("static".to_owned())
+                    })
+                }),
+            ),
+            ("CLAUDE_SAFE_DISABLE", with(&|r| r.config.disable = true)),
+            (
+                "guard: no client",
+                with(&|r| *r = self::report(false, &[], NEW_CLIENT)),
+            ),
+            (
+                "guard: gone",
+                with(&|r| {
+                    r.guard = GuardFile::NotUsed {
+                        reason: "gone".to_owned(),
+                        on_purpose: true,
+                    };
+                }),
+            ),
+        ] {
+            let Pool::NotInForce(lines) = pool else {
+                panic!("{says}: {pool:?}");
+            };
+            assert!(lines[0].contains(says), "{says}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_pool_is_told_with_its_threshold_and_its_requests() {
+        for (mib, sizes, says) in [
+            (
+                0,
+                GuardSizes::Auto,
+                "pool: at once, the requests that are found to only grow",
+            ),
+            (
+                7,
+                GuardSizes::List(vec![24, 160]),
+                "pool: above 7 MiB, requests of 0..24, 153..168 bytes",
+            ),
+        ] {
+            let said = pool_in_words(mib, &sizes);
+            assert!(said.starts_with(says), "{said}");
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@ use std::io::Write;
 mod config;
 mod doctor;
 mod hook;
+mod page;
+mod sessions;
+mod stats;
+mod status;
 mod style;
 
 use style::Style;
@@ -17,7 +21,8 @@ use style::Style;
 pub mod exit {
     /// It is done, and nothing is wrong.
     pub const DONE: u8 = 0;
-    /// It is done, and something is wrong: no client was found.
+    /// It is done, and something is wrong: no client was found, no such session, a page or folder that is
+    /// not trusted or damaged.
     pub const TROUBLE: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
@@ -29,6 +34,7 @@ pub mod exit {
 struct Command {
     name: &'static str,
     takes_json: bool,
+    takes_pid: bool,
     help: &'static str,
     run: fn(&Request) -> Answer,
 }
@@ -36,6 +42,8 @@ struct Command {
 /// What a command is asked.
 struct Request {
     json: bool,
+    /// A process of a session.
+    pid: Option<i32>,
     style: Style,
 }
 
@@ -46,18 +54,34 @@ struct Answer {
 }
 
 /// Every command: usage, help and dispatch are made from it.
-static COMMANDS: [Command; 2] = [
+static COMMANDS: [Command; 4] = [
     Command {
         name: "config",
         takes_json: true,
+        takes_pid: false,
         help: "every variable in force, and where its value comes from",
         run: config::run,
     },
     Command {
         name: "doctor",
         takes_json: true,
+        takes_pid: false,
         help: "which client, guard and mechanisms are in force on this machine",
         run: doctor::run,
+    },
+    Command {
+        name: "stats",
+        takes_json: true,
+        takes_pid: true,
+        help: "what the guard counts in the running sessions, or in the one of process PID",
+        run: stats::run,
+    },
+    Command {
+        name: "status",
+        takes_json: true,
+        takes_pid: false,
+        help: "the running sessions: memory, limits, guard, restarts, conversation",
+        run: status::run,
     },
 ];
 
@@ -82,7 +106,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             text: format!("claude-safe {}\n", env!("CARGO_PKG_VERSION")),
             code: exit::DONE,
         },
-        Ok(Wish::Run(command, json)) => (command.run)(&Request { json, style }),
+        Ok(Wish::Run(command, json, pid)) => (command.run)(&Request { json, pid, style }),
         Err(complaint) => {
             eprint!("claude-safectl: {complaint}\n{}", usage());
             return exit::USAGE;
@@ -106,7 +130,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 enum Wish {
     Help,
     Version,
-    Run(&'static Command, bool),
+    Run(&'static Command, bool, Option<i32>),
 }
 
 fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
@@ -114,6 +138,7 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, Str
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut command: Option<&'static Command> = None;
     let mut json = false;
+    let mut pid = None;
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {
             Long("help") | Short('h') => return Ok(Wish::Help),
@@ -124,19 +149,25 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, Str
                 let unknown = || format!("there is no command {:?}", word.to_string_lossy());
                 command = Some(known.ok_or_else(unknown)?);
             }
+            Value(word) if pid.is_none() && command.is_some_and(|command| command.takes_pid) => {
+                let number = word.to_str().and_then(|word| word.parse().ok());
+                let no_pid = || format!("{:?} is no process number", word.to_string_lossy());
+                pid = Some(number.filter(|pid| *pid > 0).ok_or_else(no_pid)?);
+            }
             other => return Err(other.unexpected().to_string()),
         }
     }
     match command {
-        Some(command) => Ok(Wish::Run(command, json)),
+        Some(command) => Ok(Wish::Run(command, json, pid)),
         None => Err("which command?".to_owned()),
     }
 }
 
 fn forms() -> impl Iterator<Item = (String, &'static str)> {
     let commands = COMMANDS.iter().map(|command| {
+        let pid = if command.takes_pid { " [PID]" } else { "" };
         let json = if command.takes_json { " [--json]" } else { "" };
-        (format!("{}{json}", command.name), command.help)
+        (format!("{}{pid}{json}", command.name), command.help)
     });
     commands.chain([
         ("--help".to_owned(), "this text"),
@@ -156,7 +187,7 @@ fn help() -> String {
         .collect();
     text.push_str(&style::columns(&rows, 2));
     text.push_str(
-        "\nExit codes: 0 done, 1 something is wrong (no client), 2 wrong usage, \
+        "\nExit codes: 0 done, 1 something is wrong (no client, no such session), 2 wrong usage, \
          3 the answer can't be written.\n\nVariables (environment, \
          ~/.config/claude-safe/claude-safe.conf, /etc/claude-safe.conf):\n",
     );
@@ -186,12 +217,15 @@ mod tests {
                     &[command.name]
                 };
                 match wish(words) {
-                    Ok(Wish::Run(found, asked)) => {
-                        assert_eq!((found.name, asked), (command.name, json));
+                    Ok(Wish::Run(found, asked, pid)) => {
+                        assert_eq!((found.name, asked, pid), (command.name, json, None));
                     }
                     _ => panic!("{words:?}"),
                 }
             }
+        }
+        for words in [&["stats", "42", "--json"], &["stats", "--json", "42"]] {
+            assert!(matches!(wish(words), Ok(Wish::Run(_, true, Some(42)))));
         }
         assert!(matches!(wish(&["--help"]), Ok(Wish::Help)));
         assert!(matches!(wish(&["doctor", "-h"]), Ok(Wish::Help)));
@@ -207,6 +241,12 @@ mod tests {
             (&["--json"], "--json"),
             (&["config", "--yaml"], "--yaml"),
             (&["config", "--json=1"], "--json"),
+            (&["status", "42"], "42"),
+            (&["stats", "claude"], "\"claude\" is no process number"),
+            (&["stats", "0"], "\"0\""),
+            (&["stats", "-1"], "-1"),
+            (&["stats", "4294967297"], "4294967297"),
+            (&["stats", "1", "2"], "2"),
         ] {
             let Err(complaint) = wish(words) else {
                 panic!("{words:?}")

@@ -24,6 +24,12 @@ impl Style {
         }
     }
 
+    /// Without colour, wherever it goes.
+    #[cfg(test)]
+    pub(super) fn plain() -> Style {
+        Style { colour: false }
+    }
+
     pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Good => "32",
@@ -59,9 +65,63 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]], indent: usize) -> St
     text
 }
 
+/// A size in the unit that fits: whole numbers below 10 GiB, tenths of a GiB above.
+pub(super) fn size(bytes: u64) -> String {
+    const KIB: u64 = 1 << 10;
+    if bytes < 10 * KIB {
+        format!("{bytes} B")
+    } else if bytes < 10 << 20 {
+        format!("{} KiB", bytes / KIB)
+    } else if bytes < 10 << 30 {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        let tenths = (bytes >> 20) * 10 / KIB;
+        format!("{}.{} GiB", tenths / 10, tenths % 10)
+    }
+}
+
+/// How long something has lasted, in its two largest units.
+pub(super) fn age(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else if minutes < 60 {
+        format!("{minutes} min")
+    } else if hours < 24 {
+        format!("{hours} h {} min", minutes % 60)
+    } else {
+        format!("{} d {} h", hours / 24, hours % 24)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_and_times_are_told_in_the_unit_that_fits() {
+        for (bytes, says) in [
+            (0, "0 B"),
+            (10_239, "10239 B"),
+            (10_240, "10 KiB"),
+            ((10 << 20) - 1, "10239 KiB"),
+            (10 << 20, "10 MiB"),
+            ((10 << 30) - 1, "10239 MiB"),
+            (10 << 30, "10.0 GiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(size(bytes), says);
+        }
+        for (seconds, says) in [
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_599, "59 min"),
+            (11_520, "3 h 12 min"),
+            (187_200, "2 d 4 h"),
+        ] {
+            assert_eq!(age(seconds), says);
+        }
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -6,6 +6,8 @@ pub mod files;
 pub mod kcmp;
 pub mod marker;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod page_bytes;
 pub mod private;
 pub mod proc;
 pub mod process;

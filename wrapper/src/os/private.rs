@@ -23,6 +23,14 @@ pub fn folder(path: &Path) -> io::Result<()> {
         Err(failure) if failure.kind() != io::ErrorKind::AlreadyExists => return Err(failure),
         _ => {}
     }
+    check_folder(path)
+}
+
+/// Is it a folder of ours that nobody else may enter, and no symbolic link?
+///
+/// # Errors
+/// It is not there, or not as described.
+pub fn check_folder(path: &Path) -> io::Result<()> {
     // Looked at without following: a link that somebody put there is refused.
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() {
@@ -49,6 +57,38 @@ pub fn log(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
+    check_file(&file)?;
+    Ok(file)
+}
+
+/// How [`file()`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read.
+    Read,
+    /// To write into what is there.
+    Write,
+}
+
+/// Opens a file that must be there, and be what [`log()`] asks for. Never makes, never truncates it.
+///
+/// # Errors
+/// It can't be opened, or it is not such a file.
+pub fn file(path: &Path, access: Access) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(access == Access::Read)
+        .write(access == Access::Write)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => refused("is a symbolic link"),
+            _ => error,
+        })?;
+    check_file(&file)?;
+    Ok(file)
+}
+
+fn check_file(file: &File) -> io::Result<()> {
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(refused("is no regular file"));
@@ -59,7 +99,7 @@ pub fn log(path: &Path) -> io::Result<File> {
     if found.nlink() != 1 {
         return Err(refused("has more than one name"));
     }
-    Ok(file)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -117,6 +157,15 @@ mod tests {
         );
         assert!(log(&fifo).is_err());
         assert!(log(&base).is_err());
+        for hostile in ["real", "link", "second", "fifo", "", "none"] {
+            for access in [Access::Read, Access::Write] {
+                let refused = file(&base.join(hostile), access);
+                assert!(refused.is_err(), "{hostile} {access:?}");
+            }
+        }
+        assert!(!base.join("none").exists());
+        std::fs::remove_file(base.join("second")).unwrap();
+        assert!(file(&real, Access::Read).is_ok());
         std::fs::remove_dir_all(base).unwrap();
     }
 }

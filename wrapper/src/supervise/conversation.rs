@@ -61,6 +61,11 @@ impl Start {
         }
     }
 
+    /// The conversation that it begins with, where it is known.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Is it a start of ours, not the user's?
     pub fn is_a_restart(&self) -> bool {
         self.how != How::First
@@ -85,6 +90,36 @@ pub struct Observed {
     pub id: Option<String>,
     /// Its turn.
     pub turn: Turn,
+}
+
+/// What a client says of itself in `sessions/PID.json`, written by newer clients; one left by an earlier
+/// process of this pid, before `life_began`, is not this one's.
+pub fn own_words(
+    client_folder: &Path,
+    client_pid: i32,
+    life_began: SystemTime,
+) -> Option<Observed> {
+    let path = client_folder.join(format!("sessions/{client_pid}.json"));
+    let written = fs::metadata(&path).ok()?.modified().ok()?;
+    if written < life_began {
+        return None;
+    }
+    let told: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let text = |key: &str| told.get(key).and_then(Value::as_str);
+    if text("kind").is_some_and(|kind| kind != "interactive") {
+        return None;
+    }
+    let turn = match text("status") {
+        Some("idle") => Turn::Idle,
+        Some(_) => Turn::Busy,
+        None => Turn::Unknown,
+    };
+    Some(Observed {
+        id: text("sessionId")
+            .filter(|id| is_uuid(id))
+            .map(str::to_owned),
+        turn,
+    })
 }
 
 /// Follows the conversation of one session.
@@ -207,33 +242,12 @@ impl<'a> Conversation<'a> {
             .is_some_and(|path| transcript::turn_of(&path) == Turn::Idle)
     }
 
-    /// `sessions/PID.json`, written by newer clients; one left by an earlier process of this pid is not ours.
     fn own_words(&self, client_pid: i32) -> Option<Observed> {
-        let path = self
-            .setup
-            .client_folder
-            .as_ref()?
-            .join(format!("sessions/{client_pid}.json"));
-        let written = fs::metadata(&path).ok()?.modified().ok()?;
-        if written < self.life_began {
-            return None;
-        }
-        let told: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        let text = |key: &str| told.get(key).and_then(Value::as_str);
-        if text("kind").is_some_and(|kind| kind != "interactive") {
-            return None;
-        }
-        let turn = match text("status") {
-            Some("idle") => Turn::Idle,
-            Some(_) => Turn::Busy,
-            None => Turn::Unknown,
-        };
-        Some(Observed {
-            id: text("sessionId")
-                .filter(|id| is_uuid(id))
-                .map(str::to_owned),
-            turn,
-        })
+        own_words(
+            self.setup.client_folder.as_ref()?,
+            client_pid,
+            self.life_began,
+        )
     }
 
     /// What `claude-safectl hook session-start` wrote into the session's folder.

@@ -28,11 +28,13 @@ pub mod transcript;
 use crate::client::args::Invocation;
 use crate::client::find::Client;
 use crate::config::Config;
+use crate::guard_page;
 use crate::notice;
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
-use crate::state::{self, SessionFolder};
+use crate::state::{self, NOTES, Notes, SessionFolder};
+use crate::stats_page;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{
     EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
@@ -49,6 +51,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use terminal::TerminalKeeper;
 use transcript::Turn;
 
@@ -163,6 +166,8 @@ struct Life {
     tools: Vec<Ending>,
     /// When a `-p` session was first seen at the limit with its final answer.
     answered_at_ms: Option<u64>,
+    /// The guard has been told that the tier 1 threshold is passed.
+    guard_told: bool,
     memory: Option<MemoryEnd>,
 }
 
@@ -181,6 +186,8 @@ struct Supervisor<'a> {
     notifier: Notifier,
     statistics: Statistics<'a>,
     limits: Limits,
+    /// Start of the session, seconds since 1970.
+    since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
     asked_to_end: Option<(Signo, u64)>,
 }
@@ -208,6 +215,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         keeper,
         statistics: Statistics::new(setup),
         limits: Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS),
+        since_unix_s: unix_s(),
         asked_to_end: None,
         setup,
     };
@@ -229,6 +237,17 @@ fn status_of(change: Change) -> u8 {
         Change::Signaled(signo) => (128 + signo) as u8,
         Change::Stopped(_) | Change::Continued => unreachable!("not an end"),
     }
+}
+
+/// Now, seconds since 1970.
+fn unix_s() -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed();
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// Is the guard to be told to use its pool? Once a life, when the tree first fills the threshold.
+fn tier_1_is_due(total_kib: u64, threshold_mib: u64, told: bool) -> bool {
+    !told && total_kib >= threshold_mib.saturating_mul(1024)
 }
 
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
@@ -266,7 +285,7 @@ impl Supervisor<'_> {
         let mut client = first;
         let mut start = self.conversation.first_start();
         loop {
-            let end = match self.live(&client, &start) {
+            let end = match self.live(&client, &start, budget.restarts()) {
                 Ok(end) => end,
                 Err(failure) => return cannot_execute(&client, &failure),
             };
@@ -340,7 +359,11 @@ impl Supervisor<'_> {
     }
 
     /// One life of the client, from its exec to its end.
-    fn live(&mut self, client: &Client, start: &Start) -> io::Result<LifeEnd> {
+    fn live(&mut self, client: &Client, start: &Start, restarts: u32) -> io::Result<LifeEnd> {
+        if start.is_a_restart() {
+            self.make_page_anew();
+        }
+        let client_since_unix_s = unix_s();
         let handover = self.setup.handover.as_ref();
         let environment = |pid: i32| match handover {
             Some(handover) => handover.environment(&self.setup.environment, pid),
@@ -370,6 +393,7 @@ impl Supervisor<'_> {
             ending: None,
             tools: Vec::new(),
             answered_at_ms: None,
+            guard_told: false,
             memory: None,
             last: None,
             peak_kib: 0,
@@ -378,7 +402,13 @@ impl Supervisor<'_> {
             pressed_at_ms: 0,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
-        self.register(&life);
+        self.register(Notes {
+            client_pid: Some(pid),
+            client_since_unix_s: Some(client_since_unix_s),
+            restarts: Some(restarts.into()),
+            conversation: start.id().map(str::to_owned),
+            ..Notes::default()
+        });
         let change = self.watch_until_end(&mut life);
         let memory = life.memory.take().or_else(|| {
             let killed = change == Change::Signaled(signals::SIGKILL);
@@ -519,6 +549,7 @@ impl Supervisor<'_> {
             life.near_limit_at_ms = Some(now);
         }
         life.last = Some(seen);
+        self.tell_guard(seen, life);
         life.tools.retain(|tool| !tool.is_over(&mut self.processes));
         if let Some(ending) = &mut life.ending {
             // It grows on while it should leave: the grace ends a quarter above the limit.
@@ -545,6 +576,30 @@ impl Supervisor<'_> {
                     self.end_client(seen, life, "at once");
                 }
             }
+        }
+    }
+
+    /// Tells the guard, once, that the tree has passed the tier 1 threshold. A page that its guard has not taken
+    /// yet, or that can't be written now, is tried again at the next look.
+    fn tell_guard(&self, seen: Seen, life: &mut Life) {
+        let threshold_mib = self.setup.config.guard_threshold_mib;
+        if !tier_1_is_due(seen.total_kib, threshold_mib, life.guard_told) {
+            return;
+        }
+        let handover = self.setup.handover.as_ref();
+        let Some(page) = handover.and_then(|handover| handover.page.as_deref()) else {
+            return;
+        };
+        life.guard_told = guard_page::ask_for_pool(page, seen.client.pid).unwrap_or(false);
+    }
+
+    /// A page for the next life: what the earlier one counted, and what it was told, is not for this one.
+    fn make_page_anew(&self) {
+        let handover = self.setup.handover.as_ref();
+        let has_page = handover.is_some_and(|handover| handover.page.is_some());
+        if let Some(folder) = self.setup.folder.as_ref().filter(|_| has_page) {
+            // Failed: there is none, and the guard counts on a page of its own.
+            let _ = folder.make_page(stats_page::LEN);
         }
     }
 
@@ -686,17 +741,41 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Writes down who we are, for `claude-safectl` and the hook.
-    fn register(&self, life: &Life) {
+    /// Writes down who we are, for `claude-safectl`.
+    fn register(&self, of_this_life: Notes) {
         if let Some(folder) = &self.setup.folder {
-            let _ = folder.write(
-                "session",
-                &format!(
-                    "wrapper_pid={}\nclient_pid={}\n",
-                    std::process::id(),
-                    life.pid
-                ),
-            );
+            let client_folder = self.setup.client_folder.as_deref();
+            let notes = Notes {
+                wrapper_pid: Some(process::own_pid()),
+                since_unix_s: Some(self.since_unix_s),
+                tier_1_kib: Some(self.setup.config.guard_threshold_mib.saturating_mul(1024)),
+                warn_kib: Some(self.limits.warn_kib),
+                tier_2_kib: Some(self.limits.limit_kib),
+                client_folder: client_folder.and_then(|folder| std::path::absolute(folder).ok()),
+                ..of_this_life
+            };
+            let _ = folder.write(NOTES, &notes.text());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_is_told_once_from_the_threshold_on() {
+        for (total_kib, threshold_mib, told, due) in [
+            (1023, 1, false, false),
+            (1024, 1, false, true),
+            (u64::MAX, 1, false, true),
+            (u64::MAX, 1, true, false),
+            (0, 0, false, true),
+            (0, 0, true, false),
+            (u64::MAX - 1, u64::MAX, false, false),
+        ] {
+            let found = tier_1_is_due(total_kib, threshold_mib, told);
+            assert_eq!(found, due, "{total_kib} KiB of {threshold_mib} MiB, {told}");
         }
     }
 }

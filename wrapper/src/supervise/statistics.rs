@@ -2,9 +2,10 @@
 
 use super::Setup;
 use crate::config;
+use crate::guard_page;
 use crate::os::private;
 use crate::os::signals::{self, SIGUSR1};
-use crate::stats_page::{Snapshot, State, Usr1};
+use crate::stats_page::{Snapshot, Usr1};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -32,11 +33,8 @@ impl<'a> Statistics<'a> {
             let class = p.first();
             (class.alloc, class.free, class.live(), class.pool_hit)
         });
-        let guard = match page.map(|p| p.state) {
-            Some(State::Standby | State::Starting) => "standby",
-            Some(State::Active) => "ACTIVE",
-            Some(State::Unreachable) | None => "unreachable",
-        };
+        // Without a page there is no guard: nothing of this client can be reached.
+        let guard = page.map_or("unreachable", |p| guard_page::state_in_words(p.state));
         let size = page.map_or(160, |p| p.first().size);
         let loaded = if page.is_some() { "yes" } else { "no" };
         let mut line = format!(
@@ -68,6 +66,6 @@ impl<'a> Statistics<'a> {
 
     fn page(&self) -> Option<Snapshot> {
         let path = self.setup.handover.as_ref()?.page.as_ref()?;
-        Snapshot::from_bytes(&std::fs::read(path).ok()?).ok()
+        Some(guard_page::read(path).ok()?.snapshot)
     }
 }
