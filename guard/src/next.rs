@@ -320,10 +320,10 @@ unsafe fn at<F: Copy>(name: Name) -> F {
 
 /// Are there a malloc and a free to pass calls on to?
 pub(crate) fn can_pass_on() -> bool {
-    resolve();
-    [Name::Malloc, Name::Free]
-        .into_iter()
-        .all(|name| TABLE.0[name as usize].load(Relaxed) > MISSING)
+    [Name::Malloc, Name::Free].into_iter().all(|name| {
+        look_up(name);
+        TABLE.0[name as usize].load(Relaxed) > MISSING
+    })
 }
 
 #[inline(always)]
