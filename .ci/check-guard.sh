@@ -8,7 +8,7 @@ export LC_ALL=C
 library=${1:?usage: check-guard.sh PATH-OF-libclaude_guard.so}
 max_bytes=$((96 * 1024))
 max_glibc=2.17
-interposed='aligned_alloc calloc cfree free malloc malloc_usable_size memalign posix_memalign pvalloc
+interposed='aligned_alloc calloc cfree free free_aligned_sized free_sized malloc malloc_usable_size memalign posix_memalign pvalloc
 realloc reallocarray sigaction signal valloc'
 
 dynamic=$(readelf -dW "$library") || exit 2

@@ -1,39 +1,47 @@
-//! The functions that the program calls in place of libc's; the only exported ones.
+//! The functions of the malloc family that the program calls in place of libc's, and those by which
+//! it takes SIGUSR1. With abi_pages.rs, the only exported symbols.
 //!
-//! Each passes the call on and counts it. None takes a lock, allocates, or changes what the caller
-//! sees: results, errno and alignment are the next allocator's.
+//! By its size a request is passed on, passed on and counted, or served by the pool (route.rs). What
+//! the program sees is the next allocator's: results, errno, alignment; where the pool serves, they
+//! are glibc's.
 
 use core::{
     ffi::{c_int, c_void},
-    ptr::null_mut,
+    ptr::{copy_nonoverlapping, null_mut, write_bytes},
+    sync::atomic::Ordering::Relaxed,
 };
 
 use crate::{
     counters, early, next,
     os::{self, ErrnoKept, SigAction},
+    pool::{self, Place, Taken},
     report,
+    route::{self, Route},
 };
 
 // The contracts are those of malloc(3), posix_memalign(3), malloc_usable_size(3), sigaction(2).
-// SAFETY, for every call of counters::count_alloc and counters::is_watched_object below: the object
-// is the next allocator's, just served or, by the program's contract, live; objects of early.rs are
-// sorted out first, or can't occur.
+// SAFETY, for every call of counters::count_alloc and counters::count_end below: the object is the
+// next allocator's, just served or, by the program's contract, live; objects of early.rs and of the
+// pool are sorted out first, or can't occur.
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-    if counters::is_candidate(size) {
-        return served(next::malloc(size), size);
-    }
-    next::malloc(size)
+    allocate(size)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let request = count.saturating_mul(size);
-    if counters::is_candidate(request) {
-        return served(next::calloc(count, size), request);
+    let route = route::of(request);
+    if route == Route::PASS {
+        return next::calloc(count, size);
     }
-    next::calloc(count, size)
+    if let Some(kind) = route.kind()
+        && let Some(taken) = pool::take_cached(kind)
+    {
+        return zeroed(taken, request);
+    }
+    allocate_zeroed(count, size, route)
 }
 
 #[unsafe(no_mangle)]
@@ -64,13 +72,31 @@ unsafe extern "C" fn cfree(object: *mut c_void) {
     release(object);
 }
 
+/// The same as free (C23 7.24.3.4): libc's would not know an object of the pool.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free_sized(object: *mut c_void, _size: usize) {
+    release(object);
+}
+
+/// The same as free (C23 7.24.3.5).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free_aligned_sized(object: *mut c_void, _align: usize, _size: usize) {
+    release(object);
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    if is_malloc_aligned(align) {
+        return allocate(size);
+    }
     served(next::aligned_alloc(align, size), size)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    if is_malloc_aligned(align) {
+        return allocate(size);
+    }
     served(next::memalign(align, size), size)
 }
 
@@ -78,6 +104,14 @@ unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
     // SAFETY: the program's contract: `out` can be written, and after a success it has been.
     unsafe {
+        if is_malloc_aligned(align)
+            && align >= size_of::<*mut c_void>()
+            && let Some(kind) = route::of(size).kind()
+            && let Some(taken) = pool::take(kind)
+        {
+            *out = taken.object;
+            return 0;
+        }
         let result = next::posix_memalign(out, align, size);
         if result == 0 {
             served(*out, size);
@@ -99,6 +133,9 @@ unsafe extern "C" fn pvalloc(size: usize) -> *mut c_void {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
+    if let Some(place) = pool::place(object) {
+        return place.stride();
+    }
     if early::owns(object) {
         return early::contents(object).len();
     }
@@ -131,10 +168,71 @@ unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
     old
 }
 
-/// Counts a served request and hands it through.
+/// An alignment that malloc gives anyway.
+fn is_malloc_aligned(align: usize) -> bool {
+    align.is_power_of_two() && align <= 16
+}
+
+#[inline(always)]
+fn allocate(size: usize) -> *mut c_void {
+    let route = route::of(size);
+    if route == Route::PASS {
+        return next::malloc(size);
+    }
+    if let Some(kind) = route.kind()
+        && let Some(taken) = pool::take_cached(kind)
+    {
+        return taken.object;
+    }
+    allocate_by(route, size)
+}
+
+/// A request that is pooled, but not in the thread's cache, or that is to be counted.
+#[inline(never)]
+fn allocate_by(route: Route, size: usize) -> *mut c_void {
+    if let Some(kind) = route.kind() {
+        if let Some(taken) = pool::take(kind) {
+            return taken.object;
+        }
+        passed_on();
+    }
+    served(next::malloc(size), size)
+}
+
+/// The same for calloc.
+#[inline(never)]
+fn allocate_zeroed(count: usize, size: usize, route: Route) -> *mut c_void {
+    let request = count.saturating_mul(size);
+    if let Some(kind) = route.kind() {
+        if let Some(taken) = pool::take(kind) {
+            return zeroed(taken, request);
+        }
+        passed_on();
+    }
+    served(next::calloc(count, size), request)
+}
+
+/// The object of a request, its bytes zero.
+#[inline(always)]
+fn zeroed(taken: Taken, request: usize) -> *mut c_void {
+    if !taken.is_zero {
+        // SAFETY: a slot has room for every request of its kind.
+        unsafe { write_bytes(taken.object.cast::<u8>(), 0, request) };
+    }
+    taken.object
+}
+
+/// Notes that the next allocator has to serve a request of a pooled class.
+#[cold]
+#[inline(never)]
+fn passed_on() {
+    counters::page().pool.passed_on.fetch_add(1, Relaxed);
+}
+
+/// Counts a request that the next allocator served, and hands it through.
 #[inline(always)]
 fn served(object: *mut c_void, request: usize) -> *mut c_void {
-    if counters::is_candidate(request) && !early::owns(object) {
+    if route::of(request) != Route::PASS && !early::owns(object) {
         // SAFETY: above.
         unsafe { counters::count_alloc(object, request) };
     }
@@ -143,25 +241,69 @@ fn served(object: *mut c_void, request: usize) -> *mut c_void {
 
 #[inline(always)]
 fn reallocate(object: *mut c_void, size: usize) -> *mut c_void {
+    if object.is_null() {
+        return allocate(size);
+    }
+    if let Some(place) = pool::place(object) {
+        return reallocate_pooled(object, place, size);
+    }
     if early::owns(object) {
         return served(next::realloc_early(object, size), size);
     }
+    let route = route::of(size);
+    // Size 0 is glibc's way to free: no object is wanted.
+    if size != 0
+        && let Some(kind) = route.kind()
+        && let Some(taken) = pool::take(kind)
+    {
+        // SAFETY: above; both objects are live, different, and have so many bytes.
+        unsafe {
+            let len = next::malloc_usable_size(object).min(size);
+            copy_nonoverlapping(object.cast::<u8>(), taken.object.cast(), len);
+        }
+        release(object);
+        return taken.object;
+    }
     // SAFETY: above; the object is judged before the call, which may end it.
-    let (was_watched, new) = unsafe {
-        (
-            counters::is_watched_object(object),
-            next::realloc(object, size),
-        )
-    };
+    let (end, new) = unsafe { (counters::End::of(object), next::realloc(object, size)) };
     // Null is a failure, which leaves the object alone; for size 0 it is glibc's way to free.
-    if was_watched && (!new.is_null() || size == 0) {
-        counters::count_free();
+    if !new.is_null() || size == 0 {
+        end.count();
     }
     served(new, size)
 }
 
+#[cold]
+#[inline(never)]
+fn reallocate_pooled(object: *mut c_void, place: Place, size: usize) -> *mut c_void {
+    if size == 0 {
+        pool::put(object, place);
+        return null_mut();
+    }
+    if route::of(size).kind() == Some(place.kind()) {
+        // In place. As elsewhere, one object ends and one begins.
+        counters::count_free(place.class());
+        counters::count_hit(place.class());
+        return object;
+    }
+    let new = allocate(size);
+    if new.is_null() {
+        // To make an object smaller never fails; to make it larger may.
+        return if size <= place.stride() { object } else { new };
+    }
+    // SAFETY: both objects are live, different, and have so many bytes.
+    unsafe {
+        copy_nonoverlapping(object.cast::<u8>(), new.cast(), place.stride().min(size));
+    }
+    pool::put(object, place);
+    new
+}
+
 #[inline(always)]
 fn release(object: *mut c_void) {
+    if let Some(place) = pool::place(object) {
+        return pool::put(object, place);
+    }
     if object.is_null() || early::owns(object) {
         return;
     }
@@ -170,9 +312,18 @@ fn release(object: *mut c_void) {
     }
     // SAFETY: above, and the program's contract.
     unsafe {
-        if counters::is_watched_object(object) {
-            counters::count_free();
+        if counters::End::of(object).is_watched() {
+            return release_watched(object);
         }
+        next::free(object);
+    }
+}
+
+#[inline(never)]
+fn release_watched(object: *mut c_void) {
+    // SAFETY: above, and the program's contract.
+    unsafe {
+        counters::count_end(object);
         next::free(object);
     }
 }
@@ -184,9 +335,7 @@ fn release_from_any(object: *mut c_void) {
     let _errno = ErrnoKept::new();
     // SAFETY: above, and the program's contract.
     unsafe {
-        if counters::is_watched_object(object) {
-            counters::count_free();
-        }
+        counters::count_end(object);
         next::free(object);
     }
 }

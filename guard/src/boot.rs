@@ -11,16 +11,15 @@
 //! Inert: calls are passed on, and that is all. Nothing here can fail: what can't be done is left
 //! out, and the program starts.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use crate::{
-    config::{self, Handover, PathBuffer, Role},
+    config::{self, Handover, PathBuffer, Role, Sizes, Threshold},
     counters, elf,
     elf::ProgramMalloc,
-    environ, next, os,
+    environ, look, next, os, pool,
     report::{self, Destinations},
-    size_class::DEFAULT_SIZE,
+    route,
     stats_page::State,
+    thread,
 };
 
 #[used]
@@ -29,7 +28,8 @@ static CONSTRUCTOR: extern "C" fn() = start;
 
 /// What an armed guard works with.
 struct Settings {
-    watched_size: usize,
+    sizes: Sizes,
+    threshold: Threshold,
     page: Option<PathBuffer>,
     destinations: Destinations,
 }
@@ -49,7 +49,7 @@ extern "C" fn start() {
         None => Some(Settings::of(None)),
         Some(Some((Role::Client, settings))) => settings,
         Some(Some((Role::Launcher, _))) => {
-            counters::stop();
+            route::watch(&[]);
             return;
         }
         Some(Some((Role::Bystander, _)) | None) => None,
@@ -57,18 +57,18 @@ extern "C" fn start() {
     clean_environment();
     match settings {
         Some(settings) => arm(settings),
-        None => counters::stop(),
+        None => route::watch(&[]),
     }
 }
 
 fn arm(settings: Settings) {
     let pid = os::pid();
-    let watched_size = settings.watched_size;
     let shared = settings
         .page
         .and_then(|path| os::map_stats_page(path.as_c_str()));
-    if watched_size != DEFAULT_SIZE {
-        counters::watch(watched_size);
+    if settings.sizes.as_slice() != Sizes::DEFAULT.as_slice() {
+        // Counts of the class watched so far are no counts of another.
+        counters::page().clear_counters();
     }
     match shared {
         Some(page) => {
@@ -77,31 +77,31 @@ fn arm(settings: Settings) {
         }
         None => counters::page().name(pid),
     }
-    counters::page().classes[0]
-        .size
-        .store(watched_size as u64, Relaxed);
-    let reachable = elf::program_malloc() == ProgramMalloc::Imported && next::can_classify();
-    if !next::can_classify() {
-        counters::stop();
-    }
     report::answer_usr1(settings.destinations);
-    next::run_in_forked_child(in_forked_child);
-    counters::page().set_state(if reachable {
-        State::Standby
+    next::run_around_fork([
+        pool::before_fork,
+        pool::after_fork_in_parent,
+        in_forked_child,
+    ]);
+    if !next::can_classify() {
+        route::watch(&[]);
+    }
+    if elf::program_malloc() == ProgramMalloc::Imported && next::can_classify() {
+        look::watch(&settings.sizes);
+        thread::make_ready();
+        counters::page().set_state(State::Standby);
+        look::start(settings.threshold);
     } else {
-        State::Unreachable
-    });
+        look::name(&settings.sizes);
+        counters::page().set_state(State::Unreachable);
+    }
 }
 
 /// The child counts for itself, on a page of its own: the parent's is shared memory.
 extern "C" fn in_forked_child() {
-    let Ok(parent) = counters::snapshot() else {
-        return;
-    };
-    let page = counters::start_afresh_in_private(os::pid());
-    page.classes[0].size.store(parent.first().size, Relaxed);
-    page.set_usr1(parent.usr1);
-    page.set_state(parent.state);
+    let own_number = thread::forget_the_others();
+    counters::start_afresh_in_private(os::pid());
+    pool::after_fork_in_child(own_number);
 }
 
 /// Takes the handover and our own preload entry out of the environment.
@@ -127,9 +127,13 @@ fn clean_environment() {
 impl Settings {
     /// From the handover; what it doesn't say, and everything without one, from the variables.
     fn of(handover: Option<&Handover<'_>>) -> Self {
-        let watched_size = match handover.and_then(Handover::sizes) {
-            Some(spec) => config::watched_size(spec),
-            None => environ::with_value(config::SIZES, config::watched_size).flatten(),
+        let sizes = match handover.and_then(Handover::sizes) {
+            Some(spec) => Sizes::parse(spec),
+            None => environ::with_value(config::SIZES, Sizes::parse).flatten(),
+        };
+        let threshold = match handover.and_then(Handover::threshold) {
+            Some(value) => Some(Threshold::parse(value)),
+            None => environ::with_value(config::THRESHOLD, Threshold::parse),
         };
         let log = handover
             .and_then(Handover::log)
@@ -144,7 +148,8 @@ impl Settings {
                 )
             });
         Self {
-            watched_size: watched_size.unwrap_or(DEFAULT_SIZE),
+            sizes: sizes.unwrap_or(Sizes::DEFAULT),
+            threshold: threshold.unwrap_or(Threshold::Default),
             page: handover.and_then(Handover::page),
             destinations: Destinations {
                 log: log.unwrap_or(PathBuffer::new()),

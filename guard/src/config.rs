@@ -1,19 +1,20 @@
 //! What the guard is told: the wrapper's handover, and the variables of a preload by hand. Pure:
 //! takes bytes, gives decisions. Knows no environment, opens nothing.
-//!
-//! The threshold is not read: it belongs to the pool, and is an unknown field until then.
 
 use core::ffi::CStr;
 
 use crate::{
     os::{FileId, PATH_MAX},
-    size_class::MAX_SIZE,
+    size_class::{DEFAULT_SIZE, MAX_SIZE, SizeClass},
+    stats_page::CLASSES,
 };
 
 /// Variable by which the wrapper hands the client over to the guard.
 pub(crate) const HANDOVER: &[u8] = b"CLAUDE_SAFE_HANDOVER";
 /// Size(s) to watch.
 pub(crate) const SIZES: &[u8] = b"CLAUDE_MALLOC_GUARD_SIZES";
+/// From which memory on the pool serves.
+pub(crate) const THRESHOLD: &[u8] = b"CLAUDE_MALLOC_GUARD_THRESHOLD_MB";
 /// Where the line goes.
 pub(crate) const LOG: &[u8] = b"CLAUDE_MALLOC_GUARD_LOG";
 
@@ -68,6 +69,7 @@ pub(crate) struct Handover<'a> {
     page: Option<&'a [u8]>,
     log: Option<&'a [u8]>,
     sizes: Option<&'a [u8]>,
+    threshold: Option<&'a [u8]>,
 }
 
 /// What this process is to the wrapper.
@@ -91,7 +93,8 @@ impl<'a> Handover<'a> {
             return None;
         }
         let mut pid = None;
-        let (mut launch, mut page, mut log, mut sizes) = (None, None, None, None);
+        let (mut launch, mut page, mut log) = (None, None, None);
+        let (mut sizes, mut threshold) = (None, None);
         for field in fields.filter(|field| !field.is_empty()) {
             let (name, value) = split_at_byte(field, b'=')?;
             let slot = match name {
@@ -104,6 +107,7 @@ impl<'a> Handover<'a> {
                 b"page" => &mut page,
                 b"log" => &mut log,
                 b"sizes" => &mut sizes,
+                b"threshold_mb" => &mut threshold,
                 _ => continue,
             };
             // Said twice: somebody else's hand was in it.
@@ -124,6 +128,7 @@ impl<'a> Handover<'a> {
             page,
             log,
             sizes,
+            threshold,
         })
     }
 
@@ -153,15 +158,83 @@ impl<'a> Handover<'a> {
     pub(crate) fn sizes(&self) -> Option<&'a [u8]> {
         self.sizes
     }
+
+    pub(crate) fn threshold(&self) -> Option<&'a [u8]> {
+        self.threshold
+    }
 }
 
-/// The one size to count, from the vocabulary of `CLAUDE_MALLOC_GUARD_SIZES`: a size, or a list of
-/// sizes, of which the counters watch the first. `None` for `auto` (the caller's default is where
-/// it starts) and for what is no size in `1..=MAX_SIZE`.
-pub(crate) fn watched_size(spec: &[u8]) -> Option<usize> {
-    let first = spec.split(|&byte| byte == b',').next()?;
-    let size = number(first.trim_ascii())?.try_into().ok()?;
-    (1..=MAX_SIZE).contains(&size).then_some(size)
+/// Which classes to watch.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Sizes that name the classes, each class once.
+    sizes: [usize; CLASSES],
+    len: usize,
+    /// Watch the class until one is found whose live count only grows.
+    pub(crate) auto: bool,
+}
+
+impl Sizes {
+    /// The class of the reports.
+    pub(crate) const DEFAULT: Self = {
+        let mut sizes = [0; CLASSES];
+        sizes[0] = DEFAULT_SIZE;
+        Self {
+            sizes,
+            len: 1,
+            auto: false,
+        }
+    };
+
+    /// `auto`, a size in `1..=MAX_SIZE`, or a list of some; `None` for anything else. Of a list, the
+    /// first `CLASSES` classes count.
+    pub(crate) fn parse(spec: &[u8]) -> Option<Self> {
+        if spec.trim_ascii() == b"auto" {
+            return Some(Self {
+                auto: true,
+                ..Self::DEFAULT
+            });
+        }
+        let mut sizes = Self {
+            sizes: [0; CLASSES],
+            len: 0,
+            auto: false,
+        };
+        for item in spec.split(|&byte| byte == b',') {
+            let size = number(item.trim_ascii())?.try_into().ok()?;
+            if !(1..=MAX_SIZE).contains(&size) {
+                return None;
+            }
+            let class = SizeClass::of(size);
+            let is_new = !sizes
+                .as_slice()
+                .iter()
+                .any(|&other| SizeClass::of(other) == class);
+            if is_new && sizes.len < CLASSES {
+                sizes.sizes[sizes.len] = size;
+                sizes.len += 1;
+            }
+        }
+        Some(sizes)
+    }
+
+    pub(crate) fn as_slice(&self) -> &[usize] {
+        &self.sizes[..self.len]
+    }
+}
+
+/// From which memory on the pool serves.
+#[derive(Clone, Copy)]
+pub(crate) enum Threshold {
+    Mib(u64),
+    /// It was not said, or is no number.
+    Default,
+}
+
+impl Threshold {
+    pub(crate) fn parse(value: &[u8]) -> Self {
+        number(value.trim_ascii()).map_or(Self::Default, Self::Mib)
+    }
 }
 
 fn file_ids(list: &[u8]) -> impl Iterator<Item = Option<FileId>> {

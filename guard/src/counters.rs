@@ -1,21 +1,22 @@
-//! Counts the calls of the watched class. Owns the choice of page, shard and class.
+//! Counts the calls of the watched classes. Owns the choice of page and shard.
 //!
-//! The hot path takes no lock, allocates nothing and writes only to a cache line that it shares
-//! with the few threads of the same shard. Never decides whether this process is to be counted:
-//! boot.rs does.
+//! The hot path takes no lock, allocates nothing, and writes only to a cache line of its thread.
+//! Never decides whether this process is to be counted: boot.rs does.
 
 use core::{
     ffi::c_void,
     sync::atomic::{
-        AtomicPtr, AtomicU64, AtomicUsize,
+        AtomicPtr, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
 
 use crate::{
-    next, os,
-    size_class::{DEFAULT_SIZE, SizeClass},
-    stats_page::{self, ClassCounters, SHARDS, Snapshot, StatsPage, Unreadable},
+    growth, look, next,
+    os::Call,
+    route::{self, Watch},
+    stats_page::{self, ClassCounters, SHARED_SHARD, Snapshot, StatsPage, Unreadable},
+    thread,
 };
 
 /// Counts made before the constructor, and all counts of a process that has no shared page.
@@ -24,54 +25,11 @@ static PRIVATE: StatsPage = StatsPage::new();
 /// The page that is counted on.
 static PAGE: AtomicPtr<StatsPage> = AtomicPtr::new((&raw const PRIVATE).cast_mut());
 
-/// The watched class, and the requests that are worth a second look. Together on one line that
-/// nobody writes after the constructor.
-#[repr(align(64))]
-struct Watched {
-    low: AtomicUsize,
-    len: AtomicUsize,
-    candidates_low: AtomicUsize,
-    candidates_len: AtomicUsize,
-}
-
-static WATCHED: Watched = {
-    let class = SizeClass::of(DEFAULT_SIZE);
-    let candidates = class.candidates();
-    Watched {
-        low: AtomicUsize::new(class.low),
-        len: AtomicUsize::new(class.len),
-        candidates_low: AtomicUsize::new(candidates.low),
-        candidates_len: AtomicUsize::new(candidates.len),
-    }
-};
-
-/// Watches another class. Counts of the class watched so far are forgotten: they are no counts of
-/// the new one.
-pub(crate) fn watch(size: usize) {
-    set_class(SizeClass::of(size));
-    page().clear_counters();
-}
-
-/// Watches nothing from now on: every call is only passed on.
-pub(crate) fn stop() {
-    set_class(SizeClass::NONE);
-}
-
-fn set_class(class: SizeClass) {
-    let candidates = if class.len == 0 {
-        SizeClass::NONE
-    } else {
-        class.candidates()
-    };
-    // Not one atomic step: a thread that runs beside the constructor may misjudge the call it is
-    // in. No thread but the constructor's own is there in practice.
-    WATCHED.low.store(class.low, Relaxed);
-    WATCHED.len.store(class.len, Relaxed);
-    WATCHED.candidates_low.store(candidates.low, Relaxed);
-    WATCHED.candidates_len.store(candidates.len, Relaxed);
-}
+/// Counted requests of one class and thread from one look at the threshold to the next.
+const LOOK_EVERY: u64 = 1024;
 
 /// The page that is counted on now.
+#[inline(always)]
 pub(crate) fn page() -> &'static StatsPage {
     // SAFETY: only ever set to PRIVATE or to a mapping that is never unmapped (count_on).
     unsafe { &*PAGE.load(Acquire) }
@@ -116,46 +74,37 @@ pub(crate) fn snapshot() -> Result<Snapshot, Unreadable> {
     Snapshot::read(&|at| words[at / size_of::<AtomicU64>()].load(Acquire))
 }
 
-/// Counts from zero on a page of this process alone; for the child of a fork.
-pub(crate) fn start_afresh_in_private(pid: u32) -> &'static StatsPage {
-    take(&PRIVATE, pid);
+/// The child of a fork goes on alone: on the private page, with what the parent's page says of the
+/// process (classes, pool, page plane), and counts from zero.
+pub(crate) fn start_afresh_in_private(pid: u32) {
+    let parent = page();
+    if core::ptr::eq(parent, &PRIVATE) {
+        PRIVATE.clear_counters();
+        PRIVATE.rename(pid);
+        return;
+    }
+    for (own, parents) in words(&PRIVATE).iter().zip(words(parent)) {
+        own.store(parents.load(Relaxed), Relaxed);
+    }
+    PRIVATE.clear_counters();
+    PRIVATE.rename(pid);
     PAGE.store((&raw const PRIVATE).cast_mut(), Release);
-    &PRIVATE
 }
 
-/// Is any class watched?
-#[inline(always)]
-pub(crate) fn watching() -> bool {
-    WATCHED.len.load(Relaxed) != 0
+/// Notes a system call that failed.
+pub(crate) fn record_fault(call: Call, errno: i32) {
+    let faults = &page().faults;
+    faults.call.store(call as u64, Relaxed);
+    faults.errno.store(errno as u64, Relaxed);
+    faults.count.fetch_add(1, Relaxed);
 }
 
-/// May a request of this size get a chunk of the watched class? Cheap, and false for nearly all.
-#[inline(always)]
-pub(crate) fn is_candidate(request: usize) -> bool {
-    request.wrapping_sub(WATCHED.candidates_low.load(Relaxed))
-        < WATCHED.candidates_len.load(Relaxed)
-}
-
-#[inline(always)]
-fn is_watched(size: usize) -> bool {
-    size.wrapping_sub(WATCHED.low.load(Relaxed)) < WATCHED.len.load(Relaxed)
-}
-
-/// Is this live object of the next allocator a chunk of the watched class?
+/// Counts a request that the next allocator served, and that is worth a second look. Null (nothing
+/// was served) is not counted.
 ///
 /// # Safety
 /// `object` is null or a live object of the next allocator.
 #[inline(always)]
-pub(crate) unsafe fn is_watched_object(object: *mut c_void) -> bool {
-    // SAFETY: the caller's promise.
-    watching() && is_watched(unsafe { next::chunk_size(object) })
-}
-
-/// Counts a served request that [`is_candidate`]. Null (nothing was served) is not counted.
-///
-/// # Safety
-/// `object` is null or a live object of the next allocator.
-#[inline(never)]
 pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize) {
     if object.is_null() {
         return;
@@ -163,31 +112,109 @@ pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize) {
     // `alloc` goes by the request, so that it is the exact number of calls; `free` can only go by
     // the chunk. The allocator may serve a request with a chunk of the next class: `stray` makes
     // up for it, or `live` would drift in a heap that is merely fragmented.
-    let wanted = is_watched(request);
     // SAFETY: the caller's promise.
-    let given = is_watched(unsafe { next::chunk_size(object) });
-    if wanted {
-        shard().alloc.fetch_add(1, Relaxed);
+    let chunk = unsafe { next::chunk_size(object) };
+    let (wanted, given) = (route::watch_of(request), route::watch_of(chunk));
+    if let Some(class) = wanted.class() {
+        let count = add(class, |counters| &counters.alloc, 1);
+        if count % LOOK_EVERY == 0 {
+            look::look();
+        }
     }
     if wanted != given {
-        shard()
-            .stray
-            .fetch_add((i64::from(given) - i64::from(wanted)) as u64, Relaxed);
+        count_stray(wanted, given);
+    }
+    if given.is_sampled() {
+        growth::began(object, chunk);
     }
 }
 
-/// Counts the end of an object that [`is_watched_object`].
-#[inline(always)]
-pub(crate) fn count_free() {
-    shard().free.fetch_add(1, Relaxed);
+#[cold]
+#[inline(never)]
+fn count_stray(wanted: Watch, given: Watch) {
+    if wanted.class() == given.class() {
+        return;
+    }
+    for (watch, change) in [(wanted, -1_i64), (given, 1)] {
+        if let Some(class) = watch.class() {
+            add(class, |counters| &counters.stray, change as u64);
+        }
+    }
 }
 
+/// Counts the end of an object of the next allocator, which may have a chunk of a watched class.
+///
+/// # Safety
+/// `object` is a live object of the next allocator.
 #[inline(always)]
-fn shard() -> &'static ClassCounters {
-    // Thread control blocks lie a stack apart: their low bits are equal, so the address is mixed
-    // (Fibonacci hashing) and the top bits choose.
-    let mixed = (os::thread_pointer() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    &page()
-        .shard((mixed >> (u64::BITS - SHARDS.trailing_zeros())) as usize)
-        .classes[0]
+pub(crate) unsafe fn count_end(object: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { End::of(object) }.count();
+}
+
+/// The end of an object, to be counted once it has come.
+pub(crate) struct End {
+    object: *mut c_void,
+    chunk: usize,
+}
+
+impl End {
+    /// # Safety
+    /// `object` is a live object of the next allocator.
+    #[inline(always)]
+    pub(crate) unsafe fn of(object: *mut c_void) -> Self {
+        Self {
+            object,
+            // SAFETY: the caller's promise.
+            chunk: unsafe { next::chunk_size(object) },
+        }
+    }
+
+    /// Is there anything to count?
+    #[inline(always)]
+    pub(crate) fn is_watched(&self) -> bool {
+        route::watch_of(self.chunk) != Watch::NOT
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(self) {
+        let watch = route::watch_of(self.chunk);
+        if watch == Watch::NOT {
+            return;
+        }
+        if let Some(class) = watch.class() {
+            count_free(class);
+        }
+        if watch.is_sampled() {
+            growth::ended(self.object, self.chunk);
+        }
+    }
+}
+
+/// Counts the end of an object of the class with this number.
+#[inline(always)]
+pub(crate) fn count_free(class: usize) {
+    add(class, |counters| &counters.free, 1);
+}
+
+/// Counts a request that the pool served, or an object of its that changed hands in place.
+pub(crate) fn count_hit(class: usize) {
+    add(class, |counters| &counters.pool_hit, 1);
+}
+
+/// Adds to a counter of the thread's; the new value.
+#[inline(always)]
+fn add(class: usize, field: fn(&ClassCounters) -> &AtomicU64, value: u64) -> u64 {
+    match thread::number() {
+        Some(number) => {
+            // Nobody else writes it, so two steps do; an atomic one costs a tenth of a malloc.
+            let counter = field(&page().shard(number).classes[class]);
+            let sum = counter.load(Relaxed).wrapping_add(value);
+            counter.store(sum, Relaxed);
+            sum
+        }
+        None => field(&page().shard(SHARED_SHARD).classes[class])
+            .fetch_add(value, Relaxed)
+            .wrapping_add(value),
+    }
 }

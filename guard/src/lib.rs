@@ -39,11 +39,22 @@ mod counters;
 mod early;
 mod elf;
 mod environ;
+mod growth;
+mod look;
 mod next;
 mod os;
+mod pool;
 mod report;
+mod route;
 mod size_class;
+mod slab;
 mod stats_page;
+mod thread;
+
+/// What the lock-free code is built on; a test puts loom's in its place.
+mod sync {
+    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
 
 /// Silent: the program's stdout and stderr are not ours.
 #[panic_handler]

@@ -5,7 +5,7 @@
 //! here and the loader's own (dlopen allocates under it) could be taken in either order.
 
 use core::{
-    ffi::{CStr, c_int, c_void},
+    ffi::{CStr, c_int, c_uint, c_void},
     mem::transmute_copy,
     ptr::{copy_nonoverlapping, null_mut},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -35,9 +35,11 @@ enum Name {
     RegisterAtfork,
     PthreadAtfork,
     GnuGetLibcVersion,
+    PthreadKeyCreate,
+    PthreadSetspecific,
 }
 
-const NAMES: [&CStr; 15] = [
+const NAMES: [&CStr; 17] = [
     c"malloc",
     c"calloc",
     c"realloc",
@@ -53,6 +55,8 @@ const NAMES: [&CStr; 15] = [
     c"__register_atfork",
     c"pthread_atfork",
     c"gnu_get_libc_version",
+    c"pthread_key_create",
+    c"pthread_setspecific",
 ];
 
 /// Not looked up yet.
@@ -96,25 +100,34 @@ static RESOLVER: AtomicUsize = AtomicUsize::new(0);
 /// `F` is the type of the C function of that name.
 #[inline(always)]
 unsafe fn next<F: Copy>(name: Name) -> Option<F> {
-    const { assert!(size_of::<F>() == size_of::<usize>()) };
-    let mut address = TABLE.0[name as usize].load(Relaxed);
-    if address <= MISSING {
-        if address == UNKNOWN {
-            address = look_up(name);
-        }
-        if address <= MISSING {
-            return None;
-        }
+    // SAFETY: the caller's promise.
+    if let Some(known) = unsafe { known(name) } {
+        return Some(known);
     }
-    // SAFETY: the address of a function of that name; the caller names its type.
-    Some(unsafe { transmute_copy(&address) })
+    look_up(name);
+    // SAFETY: the caller's promise.
+    unsafe { known(name) }
 }
 
+/// The same, of what is in the table already.
+///
+/// # Safety
+/// `F` is the type of the C function of that name.
+#[inline(always)]
+unsafe fn known<F: Copy>(name: Name) -> Option<F> {
+    const { assert!(size_of::<F>() == size_of::<usize>()) };
+    let address = TABLE.0[name as usize].load(Relaxed);
+    // SAFETY: the address of a function of that name; the caller names its type.
+    (address > MISSING).then(|| unsafe { transmute_copy(&address) })
+}
+
+/// Fills the table if it was never looked for the name.
 #[cold]
 #[inline(never)]
-fn look_up(name: Name) -> usize {
-    resolve();
-    TABLE.0[name as usize].load(Relaxed)
+fn look_up(name: Name) {
+    if TABLE.0[name as usize].load(Relaxed) == UNKNOWN {
+        resolve();
+    }
 }
 
 /// Fills the table. Returns at once if this very thread is doing that further up its stack.
@@ -264,14 +277,30 @@ fn early_alloc(size: usize, align: usize) -> *mut c_void {
 }
 
 type SizeFn = unsafe extern "C" fn(usize) -> *mut c_void;
+type FreeFn = unsafe extern "C" fn(*mut c_void);
 type TwoSizesFn = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 
 // What follows has the contracts of the C functions of the same names (malloc(3),
 // posix_memalign(3), sigaction(2)); objects of early.rs are none of theirs, see abi.rs.
 
+// The three of the hot path end in a jump to the next function, and so does all that is rare about
+// them: a call in their middle would make every caller save its registers first.
+
 #[inline(always)]
 pub(crate) fn malloc(size: usize) -> *mut c_void {
     // SAFETY: the type of malloc, which takes any size.
+    unsafe {
+        match known::<SizeFn>(Name::Malloc) {
+            Some(malloc) => malloc(size),
+            None => look_up_and_malloc(size),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_and_malloc(size: usize) -> *mut c_void {
+    // SAFETY: as in malloc.
     unsafe {
         match next::<SizeFn>(Name::Malloc) {
             Some(malloc) => malloc(size),
@@ -283,6 +312,18 @@ pub(crate) fn malloc(size: usize) -> *mut c_void {
 #[inline(always)]
 pub(crate) fn calloc(count: usize, size: usize) -> *mut c_void {
     // SAFETY: the type of calloc, which takes any sizes.
+    unsafe {
+        match known::<TwoSizesFn>(Name::Calloc) {
+            Some(calloc) => calloc(count, size),
+            None => look_up_and_calloc(count, size),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_and_calloc(count: usize, size: usize) -> *mut c_void {
+    // SAFETY: as in calloc.
     unsafe {
         match next::<TwoSizesFn>(Name::Calloc) {
             Some(calloc) => calloc(count, size),
@@ -322,7 +363,19 @@ pub(crate) fn realloc_early(object: *mut c_void, size: usize) -> *mut c_void {
 pub(crate) unsafe fn free(object: *mut c_void) {
     // SAFETY: the type of free; the object is the caller's promise.
     unsafe {
-        if let Some(free) = next::<unsafe extern "C" fn(*mut c_void)>(Name::Free) {
+        match known::<FreeFn>(Name::Free) {
+            Some(free) => free(object),
+            None => look_up_and_free(object),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn look_up_and_free(object: *mut c_void) {
+    // SAFETY: as in free.
+    unsafe {
+        if let Some(free) = next::<FreeFn>(Name::Free) {
             free(object);
         }
     }
@@ -422,14 +475,51 @@ pub(crate) fn signal(signal: c_int, handler: usize) -> usize {
     }
 }
 
-/// Registers `child` to run in the child of every fork.
-pub(crate) fn run_in_forked_child(child: extern "C" fn()) {
+/// Registers the three to run around every fork: before it, after it in the parent, and in the child.
+pub(crate) fn run_around_fork(hooks: [extern "C" fn(); 3]) {
     for name in [Name::RegisterAtfork, Name::PthreadAtfork] {
         // SAFETY: an address is a value of type usize.
         if let Some(register) = unsafe { next::<usize>(name) } {
             // SAFETY: one of the two functions that it takes.
-            unsafe { os::run_in_forked_child(register, child) };
+            unsafe { os::run_around_fork(register, hooks) };
             return;
+        }
+    }
+}
+
+/// The key whose value's end is a thread's end; [`NO_KEY`] if there is none.
+static THREAD_END_KEY: AtomicUsize = AtomicUsize::new(NO_KEY);
+const NO_KEY: usize = usize::MAX;
+
+/// Makes `at_end` run at the end of every thread that sets a value.
+///
+/// Looked up like the others: these functions moved from libpthread to libc in glibc 2.34, so a
+/// plain reference would bind us to one of the two. A program without them has no threads.
+pub(crate) fn make_thread_end_key(at_end: extern "C" fn(*mut c_void)) {
+    type Fn = unsafe extern "C" fn(*mut c_uint, extern "C" fn(*mut c_void)) -> c_int;
+    // SAFETY: the type of pthread_key_create.
+    unsafe {
+        let mut key = 0;
+        if let Some(create) = next::<Fn>(Name::PthreadKeyCreate)
+            && create(&raw mut key, at_end) == 0
+        {
+            THREAD_END_KEY.store(key as usize, Relaxed);
+        }
+    }
+}
+
+/// Sets the calling thread's value, which must not be 0. False if that can't be done.
+pub(crate) fn set_thread_end_value(value: usize) -> bool {
+    type Fn = unsafe extern "C" fn(c_uint, *const c_void) -> c_int;
+    let key = THREAD_END_KEY.load(Relaxed);
+    if key == NO_KEY {
+        return false;
+    }
+    // SAFETY: the type of pthread_setspecific; the key is one of ours.
+    unsafe {
+        match next::<Fn>(Name::PthreadSetspecific) {
+            Some(set) => set(key as c_uint, value as *const c_void) == 0,
+            None => false,
         }
     }
 }

@@ -4,22 +4,29 @@
 //!
 //! Most calls go to the kernel directly (rustix) and leave `errno` alone, which is what makes them
 //! fit for the signal handler. The calls that go through libc are: `dl_iterate_phdr`, `environ`,
-//! `__errno_location`, `getcwd`, `getauxval`, `time`, `abort`.
+//! `__errno_location`, `getcwd`, `getauxval`, `time`, `clock_gettime`, `abort`.
 
 use core::{
     ffi::{CStr, c_char, c_int, c_void},
+    num::NonZeroUsize,
     ops::ControlFlow,
     slice,
 };
 
+use once_cell::race::OnceNonZeroUsize;
+
 use rustix::{
     fs::{self, FallocateFlags, FileType, Mode, OFlags},
     io::Errno,
-    mm::{self, MapFlags, ProtFlags},
+    mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags},
     process::{self, Resource},
+    thread,
 };
 
-use crate::stats_page::{self, StatsPage};
+use crate::{
+    counters,
+    stats_page::{self, StatsPage},
+};
 
 pub(crate) const ENOMEM: c_int = libc::ENOMEM;
 pub(crate) const ENOSYS: c_int = libc::ENOSYS;
@@ -188,19 +195,184 @@ pub(crate) fn pid() -> u32 {
     process::getpid().as_raw_nonzero().get() as u32
 }
 
-/// Registers `child` to run in the child of every fork(2) of libc.
+/// Registers functions to run around every fork(2) of libc: before, after in the parent, in the child.
 ///
 /// # Safety
 /// `register` is the address of `__register_atfork` (glibc) or `pthread_atfork` (other libcs).
-pub(crate) unsafe fn run_in_forked_child(register: usize, child: extern "C" fn()) {
-    type Hook = Option<extern "C" fn()>;
+pub(crate) unsafe fn run_around_fork(register: usize, hooks: [extern "C" fn(); 3]) {
+    type Hook = extern "C" fn();
     // SAFETY: the caller's promise. pthread_atfork(3) takes the first three arguments, and
     // __register_atfork the same and a handle of the owner; a null handle is "never unloaded".
     unsafe {
         let register: extern "C" fn(Hook, Hook, Hook, *mut c_void) -> c_int =
             core::mem::transmute(register);
-        register(None, None, Some(child), core::ptr::null_mut());
+        register(hooks[0], hooks[1], hooks[2], core::ptr::null_mut());
     }
+}
+
+/// Is this the thread that the process began with? Its end is the end of the process.
+pub(crate) fn is_first_thread() -> bool {
+    thread::gettid() == process::getpid()
+}
+
+/// Lets others have the processor.
+pub(crate) fn yield_processor() {
+    thread::sched_yield();
+}
+
+/// Milliseconds of CLOCK_MONOTONIC_COARSE: some 5 ns, and good to a few milliseconds.
+pub(crate) fn monotonic_ms() -> u64 {
+    // SAFETY: a zeroed record is a valid value; clock_gettime(2) fills it.
+    let now = unsafe {
+        let mut now: libc::timespec = core::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now);
+        now
+    };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Length of a page in bytes.
+pub(crate) fn page_len() -> usize {
+    static PAGE_LEN: OnceNonZeroUsize = OnceNonZeroUsize::new();
+    PAGE_LEN
+        .get_or_init(|| {
+            // SAFETY: getauxval(3) only reads.
+            let len = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+            NonZeroUsize::new(len).unwrap_or(NonZeroUsize::MIN.saturating_add(4095))
+        })
+        .get()
+}
+
+/// Memory of the machine in KiB (sysinfo(2)).
+pub(crate) fn total_memory_kib() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(info.mem_unit.into()) / 1024
+}
+
+/// Resident memory of this process that is neither of a file nor shared, in KiB; `None` without
+/// /proc. From statm(5): 5 us, where smaps_rollup takes 60.
+pub(crate) fn resident_anon_kib() -> Option<u64> {
+    let mut buffer = [0_u8; 128];
+    let text = checked(Call::ReadStatm, || {
+        let file = fs::open(
+            c"/proc/self/statm",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let len = rustix::io::read(&file, &mut buffer)?;
+        Ok(&buffer[..len])
+    })?;
+    let mut pages = text.split(|&byte| byte == b' ').skip(1).map(|number| {
+        let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'))
+    });
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared) * (page_len() as u64 / 1024))
+}
+
+/// Calls that may fail, by the number that the statistics page has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Call {
+    MapStatsPage = 1,
+    Reserve = 2,
+    MakeUsable = 3,
+    ReleasePages = 4,
+    ReadStatm = 5,
+    AppendLine = 6,
+}
+
+/// Makes a call. A failure is noted on the statistics page, and answered by doing without.
+fn checked<T>(call: Call, run: impl FnOnce() -> Result<T, Errno>) -> Option<T> {
+    let result = injected_fault(call).map_or_else(run, Err);
+    result
+        .inspect_err(|errno| counters::record_fault(call, errno.raw_os_error()))
+        .ok()
+}
+
+#[cfg(not(feature = "inject"))]
+fn injected_fault(_call: Call) -> Option<Errno> {
+    None
+}
+
+/// For tests of what follows when the kernel says no: `CLAUDE_GUARD_INJECT=N:ERRNO` makes the N-th
+/// call of all fail, counted from 1; `N+:ERRNO` that one and all later ones.
+#[cfg(feature = "inject")]
+fn injected_fault(_call: Call) -> Option<Errno> {
+    use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+    static ERRNO: AtomicI32 = AtomicI32::new(-1);
+    static FIRST: AtomicU64 = AtomicU64::new(0);
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    if ERRNO.load(Relaxed) == -1 {
+        let number = |digits: &[u8]| {
+            let digits = digits.iter().take_while(|digit| digit.is_ascii_digit());
+            digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'))
+        };
+        crate::environ::with_value(b"CLAUDE_GUARD_INJECT", |value| {
+            let mut parts = value.split(|&byte| byte == b':');
+            let calls = parts.next().unwrap_or_default();
+            let first = number(calls);
+            FIRST.store(first, Relaxed);
+            let last = if calls.ends_with(b"+") {
+                u64::MAX
+            } else {
+                first
+            };
+            LAST.store(last, Relaxed);
+            ERRNO.store(number(parts.next().unwrap_or_default()) as i32, Relaxed);
+        });
+    }
+    let call = CALLS.fetch_add(1, Relaxed) + 1;
+    (FIRST.load(Relaxed)..=LAST.load(Relaxed))
+        .contains(&call)
+        .then(|| Errno::from_raw_os_error(ERRNO.load(Relaxed)))
+}
+
+/// Takes address space of this length, which costs no memory. Aligned to a page.
+pub(crate) fn reserve(len: usize) -> Option<usize> {
+    checked(Call::Reserve, || {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                len,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        start.map(|start| start as usize)
+    })
+}
+
+/// Gives a reservation back that nothing has been made of.
+pub(crate) fn give_up_reservation(start: usize, len: usize) {
+    // SAFETY: the caller's own mapping of this very length, in which nothing lives.
+    let _ = unsafe { mm::munmap(start as *mut c_void, len) };
+}
+
+/// Makes pages of a reservation readable and writable.
+pub(crate) fn make_usable(start: usize, len: usize) -> bool {
+    checked(Call::MakeUsable, || {
+        // SAFETY: whole pages of our reservation; more rights take nothing from anybody.
+        unsafe {
+            mm::mprotect(
+                start as *mut c_void,
+                len,
+                MprotectFlags::READ | MprotectFlags::WRITE,
+            )
+        }
+    })
+    .is_some()
+}
+
+/// Gives pages back to the kernel; their bytes are zero from then on.
+pub(crate) fn release_pages(start: usize, len: usize) -> bool {
+    checked(Call::ReleasePages, || {
+        // SAFETY: whole pages of the pool in which no object lives.
+        unsafe { mm::madvise(start as *mut c_void, len, Advice::LinuxDontNeed) }
+    })
+    .is_some()
 }
 
 /// Which file it is, whatever its name.
@@ -246,36 +418,36 @@ pub(crate) fn unix_time_s() -> i64 {
 /// Maps the statistics page in the file at `path`, shared and for good. Refused (`None`) unless it
 /// is a regular file of our own, of exactly the right size, with its space allocated.
 pub(crate) fn map_stats_page(path: &CStr) -> Option<&'static StatsPage> {
-    let file = fs::open(
-        path,
-        OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
-        Mode::empty(),
-    )
-    .ok()?;
-    let stat = fs::fstat(&file).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
-        || stat.st_uid != process::geteuid().as_raw()
-        || stat.st_size != stats_page::LEN as i64
-    {
-        return None;
-    }
-    // A hole in the file would be filled at the first count; on a full disk that is a SIGBUS.
-    fs::fallocate(&file, FallocateFlags::empty(), 0, stats_page::LEN as u64).ok()?;
-    // SAFETY: a new mapping at an address of the kernel's choice, at least LEN bytes, never
-    // unmapped. All its fields are atomics for which any bits are a value. Nobody truncates the
-    // file: it is the wrapper's, in a folder that only its user can write.
-    unsafe {
-        let page = mm::mmap(
-            core::ptr::null_mut(),
-            stats_page::LEN,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            &file,
-            0,
-        )
-        .ok()?;
-        Some(&*page.cast::<StatsPage>())
-    }
+    checked(Call::MapStatsPage, || {
+        let file = fs::open(
+            path,
+            OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+            Mode::empty(),
+        )?;
+        let stat = fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || stat.st_uid != process::geteuid().as_raw()
+            || stat.st_size != stats_page::LEN as i64
+        {
+            return Err(Errno::INVAL);
+        }
+        // A hole in the file would be filled at the first count; on a full disk that is a SIGBUS.
+        fs::fallocate(&file, FallocateFlags::empty(), 0, stats_page::LEN as u64)?;
+        // SAFETY: a new mapping at an address of the kernel's choice, at least LEN bytes, never
+        // unmapped. All its fields are atomics for which any bits are a value. Nobody truncates
+        // the file: it is the wrapper's, in a folder that only its user can write.
+        unsafe {
+            let page = mm::mmap(
+                core::ptr::null_mut(),
+                stats_page::LEN,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )?;
+            Ok(&*page.cast::<StatsPage>())
+        }
+    })
 }
 
 /// Why a line was not written.

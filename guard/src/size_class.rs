@@ -1,4 +1,5 @@
-//! Which requests share a chunk size with the watched one. Pure arithmetic; never reads memory.
+//! Which requests share a chunk size, and how large a slot they get. Pure arithmetic; never reads
+//! memory.
 //!
 //! The rule is glibc's for 64-bit machines: a chunk is the request plus 8 bytes, rounded up to 16,
 //! at least 32. 160 therefore stands for requests of 153..=168, chunks of 176.
@@ -6,23 +7,32 @@
 /// Size that is watched unless the configuration names another one, in bytes.
 pub(crate) const DEFAULT_SIZE: usize = 160;
 
-/// Largest size that can be watched, in bytes.
+/// Largest size that can be named, in bytes.
 pub(crate) const MAX_SIZE: usize = 1024;
 
-/// A run of sizes: `low..low + len`, in bytes.
-#[derive(Clone, Copy)]
+/// Largest request in a class that can be named, in bytes.
+pub(crate) const MAX_REQUEST: usize = SizeClass::of(MAX_SIZE).end() - 1;
+
+/// Requests are told apart in steps of 8 bytes: no class, and no slot size, has a finer border.
+pub(crate) const GRANULE: usize = 8;
+
+/// Number of granules: that of a request is below.
+pub(crate) const GRANULES: usize = granule(MAX_REQUEST) + 1;
+
+/// The granule of a request of at most [`MAX_REQUEST`] bytes.
+#[inline(always)]
+pub(crate) const fn granule(request: usize) -> usize {
+    request.div_ceil(GRANULE)
+}
+
+/// A run of request sizes: `low..low + len`, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SizeClass {
     pub(crate) low: usize,
     pub(crate) len: usize,
 }
 
 impl SizeClass {
-    /// No size is in it.
-    pub(crate) const NONE: Self = Self {
-        low: usize::MAX,
-        len: 0,
-    };
-
     /// All requests that get the same chunk as `size`; `size <= MAX_SIZE`.
     pub(crate) const fn of(size: usize) -> Self {
         let rounded = (size + 8).next_multiple_of(16);
@@ -35,6 +45,11 @@ impl SizeClass {
         }
     }
 
+    /// The first size that is too large for the class.
+    pub(crate) const fn end(self) -> usize {
+        self.low + self.len
+    }
+
     /// Requests that an allocator might serve with a chunk of this class: its own, and smaller
     /// ones. glibc hands out up to 32 bytes too much rather than keep a remnant, other allocators
     /// space their classes a quarter apart.
@@ -43,7 +58,15 @@ impl SizeClass {
         let low = self.low.saturating_sub(slack);
         Self {
             low,
-            len: self.low + self.len - low,
+            len: self.end() - low,
         }
+    }
+
+    /// The two slot sizes of the class in bytes: for its smaller requests, up to a multiple of 16,
+    /// and for the others. malloc promises an alignment of 16, so slots can't lie closer: a request
+    /// of 160 bytes needs 160 where glibc takes 176, one of 168 needs 176 either way.
+    pub(crate) const fn strides(self) -> [usize; 2] {
+        let upper = (self.end() - 1).next_multiple_of(16);
+        [upper - 16, upper]
     }
 }

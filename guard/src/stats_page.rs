@@ -310,6 +310,11 @@ impl StatsPage {
         self.magic.store(MAGIC, Release);
     }
 
+    /// Gives the page another process, and leaves the rest: for the child of a fork.
+    pub fn rename(&self, pid: u32) {
+        self.pid.store(pid.into(), Relaxed);
+    }
+
     /// Sets the counters of all classes to zero.
     pub fn clear_counters(&self) {
         for counters in self.shards.iter().flat_map(|shard| &shard.classes) {
@@ -349,6 +354,17 @@ impl StatsPage {
     /// Says what the guard does.
     pub fn set_state(&self, state: State) {
         self.state.store(state as u64, Relaxed);
+    }
+
+    /// What the guard does.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            1 => State::Standby,
+            2 => State::Active,
+            3 => State::Unreachable,
+            _ => State::Starting,
+        }
     }
 
     /// Says who answers SIGUSR1.
