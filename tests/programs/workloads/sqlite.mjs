@@ -24,6 +24,11 @@ export default async function (say) {
     say(rows.length, sha256(rows));
   }
   for (let i = 0; i < 30; i++) db.query(`SELECT ${i} AS v, name FROM t WHERE id = ${i + 1}`).get();
+  // Texts of every length: the database takes each from malloc, so that every size is asked for.
+  let total = 0;
+  const text = db.prepare("SELECT hex(zeroblob(?)) || ? AS t");
+  for (let n = 0; n < 520; n += 3) total += text.get(n, "x".repeat(n % 13)).t.length;
+  say("texts", total);
   db.run("DELETE FROM t WHERE size % 3 = 0");
   say(db.query("SELECT count(*) AS n FROM t").get().n);
   db.close();
