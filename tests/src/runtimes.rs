@@ -170,6 +170,15 @@ pub struct Resident {
     pub all_kib: u64,
 }
 
+/// How long something took.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    /// By the clock on the wall, milliseconds: also what others did with the machine.
+    pub wall_ms: f64,
+    /// On processors, of all threads, milliseconds.
+    pub cpu_ms: f64,
+}
+
 /// A Bun 1.2.18 in which every failed connection leaks an object of the class 153..=168. It works
 /// when it is asked to, and ends when this is dropped.
 #[derive(Debug)]
@@ -206,22 +215,25 @@ impl LeakLoop {
         self.child.0.id().cast_signed()
     }
 
-    /// Makes that many connections fail; the milliseconds that it took.
+    /// Makes that many connections fail; what it took.
     ///
     /// # Panics
     /// When the runtime has died or did not do it.
-    pub fn fail(&mut self, connections: u64) -> f64 {
+    pub fn fail(&mut self, connections: u64) -> Took {
         writeln!(self.orders, "{connections}").expect("the runtime reads");
         let mut answer = String::new();
         self.answers
             .read_line(&mut answer)
             .expect("the runtime answers");
-        let (failed, ms) = answer
-            .trim()
-            .split_once(' ')
-            .unwrap_or_else(|| panic!("the runtime died: {:?}", self.child.0.try_wait()));
-        assert_eq!(failed.parse(), Ok(connections), "failed connections");
-        ms.parse().expect("a number")
+        let numbers: Vec<f64> = answer
+            .split_ascii_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [failed, wall_ms, cpu_ms] = numbers[..] else {
+            panic!("the runtime died: {:?} {answer}", self.child.0.try_wait());
+        };
+        assert_eq!(failed, connections as f64, "failed connections");
+        Took { wall_ms, cpu_ms }
     }
 
     /// What its memory is now; `page` is what the statistics page says, if there is one.
