@@ -50,11 +50,14 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
 /// One round of runs: bare, guarded, and bare again.
 type Round = [Took; 3];
 
+/// Milliseconds of one kind.
+type Measure = fn(&Took) -> f64;
+
 /// Prints the series and their ratios, by the wall and by the processors. On a machine that others
 /// use too, the median of the ratios by round says more than the ratio of the medians; the second
 /// bare series against the first one shows what is noise.
 fn compare(guarded: &str, rounds: &[Round]) {
-    let measures: [(&str, fn(&Took) -> f64); 2] = [("wall", |t| t.wall_ms), ("cpu", |t| t.cpu_ms)];
+    let measures: [(&str, Measure); 2] = [("wall", |t| t.wall_ms), ("cpu", |t| t.cpu_ms)];
     let names = ["bare", guarded, "bare again"];
     for (measure, of) in measures {
         let series = |which: usize| rounds.iter().map(move |round| of(&round[which]));
