@@ -1,5 +1,5 @@
-//! `fetch-client VERSION...`: fetches pinned versions of the real client from npm for the tests
-//! that want it, with `npm pack` (no install script runs), and unpacks them to
+//! `fetch-client VERSION...`: fetches pinned versions of the real client (`2.1.110`), of its
+//! JavaScript edition (`js-2.1.81`) and of a runtime for it (`bun-1.2.18`) from npm for the tests that want it, with `npm pack` (no install script runs), and unpacks them to
 //! `.cache/clients/VERSION/` (or below `CLAUDE_SAFE_TEST_CLIENTS`). A tarball whose SHA-512 is not
 //! the pinned one is not unpacked. Without arguments it names the versions it knows.
 
@@ -7,12 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use claude_safe_tests::clients::{PACKAGE, PINNED, Pinned, clients_dir, real_client};
+use claude_safe_tests::clients::{PINNED, PINNED_JS, Pinned, clients_dir, pinned, real_client};
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted.is_empty() {
-        let known: Vec<&str> = PINNED.iter().map(|p| p.version).collect();
+        let all = PINNED.iter().chain(PINNED_JS);
+        let known: Vec<&str> = all.map(|p| p.version).collect();
         eprintln!("usage: fetch-client VERSION...   ({})", known.join(", "));
         return ExitCode::from(2);
     }
@@ -30,10 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn fetch(version: &str) -> Result<String, String> {
-    let pinned = PINNED
-        .iter()
-        .find(|p| p.version == version)
-        .ok_or("not a pinned version")?;
+    let pinned = pinned(version).ok_or("not a pinned version")?;
     if let Some(path) = real_client(version) {
         return Ok(format!("already there: {}", path.display()));
     }
@@ -49,10 +47,9 @@ fn fetch(version: &str) -> Result<String, String> {
 }
 
 fn download(pinned: &Pinned, folder: &Path) -> Result<(), String> {
-    let spec = format!("{PACKAGE}@{}", pinned.version);
     run(Command::new("npm")
         .args(["pack", "--silent", "--pack-destination", "."])
-        .arg(spec)
+        .arg(pinned.package)
         .current_dir(folder))?;
     let tarball = fs::read_dir(folder)
         .map_err(|e| e.to_string())?

@@ -1,5 +1,5 @@
-//! Owns what the tests know about the real client: where its pinned versions lie, the files and
-//! variables with which it runs without questions and without a network, and a way to make it
+//! Owns what the tests know about the real client: where its pinned versions lie (and the runtimes
+//! of its JavaScript edition), the files and variables with which it runs without questions and without a network, and a way to make it
 //! leak. Never downloads anything: `fetch-client` does, when a human asks for it.
 
 use std::env;
@@ -14,36 +14,69 @@ use crate::artifacts::workspace;
 use crate::netns::Isolated;
 use crate::sandbox::Sandbox;
 
-/// A version of the client that the tests know, and its npm tarball.
+/// Something that the tests know, and its npm tarball.
 #[derive(Clone, Copy, Debug)]
 pub struct Pinned {
-    /// Version number.
+    /// What it is called here, and its folder: for a native client its version number.
     pub version: &'static str,
-    /// SHA-512 of the tarball of `@anthropic-ai/claude-code-linux-x64`, in hexadecimal.
+    /// The npm package with its version.
+    pub package: &'static str,
+    /// The file in it that is run.
+    pub file: &'static str,
+    /// SHA-512 of the tarball, in hexadecimal.
     pub sha512: &'static str,
 }
 
-/// All pinned versions, oldest first.
+/// All pinned native clients, oldest first.
 pub const PINNED: &[Pinned] = &[
     Pinned {
         version: "2.1.110",
+        package: "@anthropic-ai/claude-code-linux-x64@2.1.110",
+        file: "claude",
         sha512: "aaafa3f3e71122648574b5b056f0a04a638ce17c47d56087365acce0cf63c894\
                  14301f66061e417284b7145e93bca1c3969973a74e01acaa0953b8b89d1b209e",
     },
     Pinned {
         version: "2.1.329",
+        package: "@anthropic-ai/claude-code-linux-x64@2.1.329",
+        file: "claude",
         sha512: "fa7e25bb5b9b600a74d98d17fcc0149f1c3dc98e921c767bec5f88a16f95d305\
                  6816e888f68a5d1fa8287e37f5e205c908460c4cda64b3b1a7d62f1765328058",
     },
 ];
 
-/// The npm package that is fetched.
-pub const PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
+/// What is pinned besides: the last client that ran on a runtime of the user's, and and a
+/// runtime besides Node whose malloc a preload can reach.
+pub const PINNED_JS: &[Pinned] = &[
+    Pinned {
+        version: "bun-1.2.18",
+        package: "@oven/bun-linux-x64@1.2.18",
+        file: "bin/bun",
+        sha512: "a241ddcbdf98a2fe41bc8d7d1729e7bec99050fe3bed234946fdf74c81f1b3d7\
+                 298ff0a581a617322852fb21f42c2cd80c521ea237c0062207741554166c6ab5",
+    },
+    Pinned {
+        version: "js-2.1.81",
+        package: "@anthropic-ai/claude-code@2.1.81",
+        file: "cli.js",
+        sha512: "0b24266ebb0271cab1ee436083bff8f8bf467141ba55a4d962d079d733c7cbce\
+                 73d55bdb3eb9d13fe8c53f8b1ec91f4bfdcdd71d20d4d4b547cca2b277521c19",
+    },
+];
+
+/// The pinned thing of that name.
+#[must_use]
+pub fn pinned(version: &str) -> Option<&'static Pinned> {
+    PINNED
+        .iter()
+        .chain(PINNED_JS)
+        .find(|p| p.version == version)
+}
 
 /// The key that the client is given. Its last 20 characters are approved in `.claude.json`.
 const DUMMY_KEY: &str = "sk-ant-dummy-dummy-dummy-dummy-0123456789";
 
-/// The folder that has `VERSION/claude`: `CLAUDE_SAFE_TEST_CLIENTS`, else `.cache/clients` in the
+/// The folder that has `VERSION/FILE`: `CLAUDE_SAFE_TEST_CLIENTS`, else `.cache/clients` in the
 /// workspace.
 #[must_use]
 pub fn clients_dir() -> PathBuf {
@@ -51,10 +84,10 @@ pub fn clients_dir() -> PathBuf {
         .map_or_else(|| workspace().join(".cache/clients"), PathBuf::from)
 }
 
-/// The client of that version, if it was fetched.
+/// The file to run of the pinned thing of that name, if it was fetched.
 #[must_use]
 pub fn real_client(version: &str) -> Option<PathBuf> {
-    let path = clients_dir().join(version).join("claude");
+    let path = clients_dir().join(version).join(pinned(version)?.file);
     path.is_file().then_some(path)
 }
 
@@ -240,6 +273,46 @@ pub fn tool_calls(transcript: &Path) -> Vec<(String, Option<String>)> {
         }
     }
     calls
+}
+
+/// What a transcript says happened, without what differs from run to run (ids, times, reminders):
+/// one line for each content block, with the text of the model, the calls, and their results. A
+/// call or a result that is recorded twice counts once, see [`distinct`].
+///
+/// # Panics
+/// When the transcript cannot be read or a line of it is no JSON.
+#[must_use]
+pub fn shape(transcript: &Path) -> Vec<String> {
+    let text = fs::read_to_string(transcript).expect("a transcript");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line).expect("a line of JSON");
+        let message = &entry["message"];
+        let Some(role) = message["role"].as_str() else {
+            continue;
+        };
+        if let Some(prompt) = message["content"].as_str() {
+            found.push(format!("{role}: {prompt}"));
+        }
+        for block in message["content"].as_array().into_iter().flatten() {
+            let kind = block["type"].as_str().unwrap_or("?");
+            let id = block["id"].as_str().or(block["tool_use_id"].as_str());
+            if id.is_some_and(|id| !seen.insert((kind.to_owned(), id.to_owned()))) {
+                continue;
+            }
+            let what = match kind {
+                "tool_use" => format!("{} {}", block["name"], block["input"]),
+                "tool_result" => {
+                    format!("{} {}", block["is_error"] == json!(true), block["content"])
+                }
+                "text" if role == "assistant" => block["text"].to_string(),
+                _ => String::new(),
+            };
+            found.push(format!("{role} {kind} {what}"));
+        }
+    }
+    found
 }
 
 /// Calls with the same id as one. The mock never gives an id twice, so lines with one id are

@@ -11,6 +11,8 @@ pub mod mock;
 pub mod netns;
 pub mod proc_view;
 pub mod pty;
+#[cfg(feature = "api")]
+pub mod runtimes;
 pub mod sandbox;
 pub mod wait;
 
