@@ -14,6 +14,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::{
+    abi_pages,
     config::{self, Handover, PathBuffer, Role},
     counters, elf,
     elf::ProgramMalloc,
@@ -86,6 +87,7 @@ fn arm(settings: Settings) {
     }
     report::answer_usr1(settings.destinations);
     next::run_in_forked_child(in_forked_child);
+    abi_pages::watch();
     counters::page().set_state(if reachable {
         State::Standby
     } else {

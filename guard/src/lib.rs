@@ -5,6 +5,7 @@
 //! program ── abi ── next ── elf ── os        a call, passed on; who is next
 //!             ├──── counters ── stats_page   what is counted, and where it can be read
 //!             └──── report                   SIGUSR1: who answers, and the line
+//!         ── abi_pages ── page_events, page_map   the mmap family, and what it has mapped
 //! loader ─── boot ── environ, config         what we are in this process
 //! ```
 //!
@@ -15,6 +16,8 @@
 //! | early | a few bytes for malloc calls that come while these are being looked up |
 //! | boot, environ, config | the constructor, the environment, the handover |
 //! | counters, size_class, stats_page | the class, the shards, the page (shared with the wrapper) |
+//! | abi_pages | the exported mmap family, and the lock of the map |
+//! | page_map, page_events | which anonymous memory is mapped; events that wait to be entered |
 //! | report | the SIGUSR1 line |
 //! | os | every call of kernel and libc |
 //!
@@ -33,6 +36,7 @@
 #![no_std]
 
 mod abi;
+mod abi_pages;
 mod boot;
 mod config;
 mod counters;
@@ -41,9 +45,16 @@ mod elf;
 mod environ;
 mod next;
 mod os;
+mod page_events;
+mod page_map;
 mod report;
 mod size_class;
 mod stats_page;
+
+/// Those of page_events, which the tests replace by their own.
+mod atomics {
+    pub(crate) use core::sync::atomic::{AtomicU64, Ordering};
+}
 
 /// Silent: the program's stdout and stderr are not ours.
 #[panic_handler]
