@@ -27,7 +27,7 @@ const CLAIMED: u64 = 1;
 pub struct Events<T, const N: usize> {
     /// Tickets given out.
     tickets: AtomicU64,
-    /// Published and not yet taken; may be off by the events that are just being published.
+    /// Claimed and not yet taken: at least as many as are published.
     waiting: AtomicU64,
     states: [AtomicU64; N],
     places: [UnsafeCell<MaybeUninit<T>>; N],
@@ -61,17 +61,19 @@ impl<T: Copy, const N: usize> Events<T, N> {
                     .compare_exchange(FREE, CLAIMED, Acquire, Relaxed)
                     .is_ok()
             {
+                // Counted first: an event that is taken before it is counted would make the next
+                // one uncounted.
+                self.waiting.fetch_add(1, SeqCst);
                 // SAFETY: this thread alone has claimed the place.
                 unsafe { (*self.places[place].get()).write(event) };
                 state.store(ticket, Release);
-                self.waiting.fetch_add(1, SeqCst);
                 return true;
             }
         }
         false
     }
 
-    /// Is nothing published?
+    /// Is nothing published, nor about to be?
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.waiting.load(SeqCst) == 0
