@@ -142,13 +142,16 @@ unsafe extern "C" fn munmap(start: *mut c_void, len: usize) -> c_int {
         // SAFETY: the program's contract.
         return unsafe { next::munmap(start, len) };
     }
-    let taken = take_away(pages(start as usize, len));
+    let taken = take_away(pages(start as usize, len), false);
     // SAFETY: the program's contract.
     let result = unsafe { next::munmap(start, len) };
     if result != 0
         && let Some(token) = taken
     {
-        enter(Event::Restored { token });
+        enter(Event::Restored {
+            token,
+            moves: false,
+        });
     }
     count_call();
     result
@@ -171,7 +174,7 @@ unsafe extern "C" fn mremap(
     }
     // Length 0: shared memory is mapped a second time, nothing is taken.
     let from = pages(old as usize, old_len);
-    let taken = take_away(from);
+    let taken = take_away(from, true);
     // SAFETY: the program's contract.
     let result = unsafe { next::mremap(old, old_len, new_len, flags, new) };
     let to = if is_failure(result) {
@@ -186,7 +189,7 @@ unsafe extern "C" fn mremap(
             to,
             kept: flags & os::MREMAP_DONTUNMAP != 0,
         }),
-        (Some(token), _, None) => enter(Event::Restored { token }),
+        (Some(token), _, None) => enter(Event::Restored { token, moves: true }),
         (_, _, Some(at)) => enter(Event::Replaced { at }),
         (None, _, None) => {}
     }
@@ -266,10 +269,10 @@ fn mapped(hint: usize, len: usize, protection: c_int, flags: c_int, result: *mut
 }
 
 /// Takes a range out of the map ahead of the call; the token brings it back.
-fn take_away(at: Option<Range>) -> Option<u64> {
+fn take_away(at: Option<Range>, moves: bool) -> Option<u64> {
     let at = at?;
     let token = TOKENS.fetch_add(1, Relaxed);
-    enter(Event::Taken { at, token });
+    enter(Event::Taken { at, token, moves });
     Some(token)
 }
 

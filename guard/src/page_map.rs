@@ -137,11 +137,16 @@ pub enum Event {
         at: Range,
         /// Tells the call.
         token: u64,
+        /// By mremap(2), which needs to be told what it moved; else by munmap(2), which needs it only
+        /// if it fails.
+        moves: bool,
     },
     /// The call failed: everything is as it was.
     Restored {
         /// Tells the call.
         token: u64,
+        /// As when it was taken.
+        moves: bool,
     },
     /// mremap(2) has moved, cut or enlarged what was taken.
     Moved {
@@ -208,12 +213,38 @@ pub struct PageMap<const N: usize> {
     regions: [Mapped; N],
     len: usize,
     totals: [Totals; KINDS],
-    /// The last pieces taken, oldest overwritten first. Token 0 is none.
-    taken: [(u64, Mapped); TAKEN],
-    taken_next: usize,
+    /// Taken by munmap, by mremap. Apart, since nothing ever ends the former: they would push the
+    /// latter out while a thread is stopped in its call.
+    taken: [Pieces; 2],
+    lost: u64,
+}
+
+/// Pieces that were taken, the oldest overwritten first when there is no room. Token 0 is none.
+#[derive(Debug)]
+struct Pieces {
+    pieces: [(u64, Mapped); TAKEN],
+    next: usize,
     /// Largest token of which a piece was overwritten.
     forgotten: u64,
-    lost: u64,
+}
+
+impl Pieces {
+    const NONE: Pieces = Pieces {
+        pieces: [(0, Mapped::NONE); TAKEN],
+        next: 0,
+        forgotten: 0,
+    };
+
+    /// With `reuse`, places of calls that have ended are taken first.
+    fn remember(&mut self, token: u64, piece: Mapped, reuse: bool) {
+        let mut ended = (0..TAKEN).filter(|&index| reuse && self.pieces[index].0 == 0);
+        let index = ended.next().unwrap_or_else(|| {
+            self.next = (self.next + 1) % TAKEN;
+            self.next
+        });
+        self.forgotten = self.forgotten.max(self.pieces[index].0);
+        self.pieces[index] = (token, piece);
+    }
 }
 
 impl<const N: usize> PageMap<N> {
@@ -228,9 +259,7 @@ impl<const N: usize> PageMap<N> {
                 bytes: 0,
                 resident_bytes: 0,
             }; KINDS],
-            taken: [(0, Mapped::NONE); TAKEN],
-            taken_next: 0,
-            forgotten: 0,
+            taken: [Pieces::NONE; 2],
             lost: 0,
         }
     }
@@ -264,17 +293,17 @@ impl<const N: usize> PageMap<N> {
                 {
                     return;
                 }
-                self.cut(at, 0);
+                self.cut(at, None);
                 self.insert(Mapped {
                     at,
                     kind,
                     resident_bytes: 0,
                 });
             }
-            Event::Replaced { at } => self.cut(at, 0),
-            Event::Taken { at, token } => self.cut(at, token),
-            Event::Restored { token } => self.each_taken(token, |map, piece| {
-                map.cut(piece.at, 0);
+            Event::Replaced { at } => self.cut(at, None),
+            Event::Taken { at, token, moves } => self.cut(at, Some((token, moves))),
+            Event::Restored { token, moves } => self.each_taken(token, moves, |map, piece| {
+                map.cut(piece.at, None);
                 map.insert(piece);
             }),
             Event::Moved {
@@ -283,14 +312,14 @@ impl<const N: usize> PageMap<N> {
                 to,
                 kept,
             } => {
-                self.cut(to, 0);
-                self.each_taken(token, |map, piece| {
+                self.cut(to, None);
+                self.each_taken(token, true, |map, piece| {
                     if let Some(moved) = moved(&piece, from, to) {
-                        map.cut(moved.at, 0);
+                        map.cut(moved.at, None);
                         map.insert(moved);
                     }
                     if kept {
-                        map.cut(piece.at, 0);
+                        map.cut(piece.at, None);
                         map.insert(Mapped {
                             resident_bytes: 0,
                             ..piece
@@ -367,8 +396,8 @@ impl<const N: usize> PageMap<N> {
         change(&mut totals.resident_bytes, region.resident_bytes);
     }
 
-    /// Takes everything at `cut` out of the map; remembers it under a token that isn't 0.
-    fn cut(&mut self, cut: Range, token: u64) {
+    /// Takes everything at `cut` out of the map; remembers it if a call has `taken` it.
+    fn cut(&mut self, cut: Range, taken: Option<(u64, bool)>) {
         if cut.is_empty() {
             return;
         }
@@ -384,8 +413,8 @@ impl<const N: usize> PageMap<N> {
             if !after.is_empty() {
                 right = Some(region.part(after));
             }
-            if token != 0 {
-                self.remember(token, region.part(inside));
+            if let Some((token, moves)) = taken {
+                self.taken[usize::from(moves)].remember(token, region.part(inside), moves);
             }
             behind += 1;
         }
@@ -435,22 +464,16 @@ impl<const N: usize> PageMap<N> {
         self.len = (last + 1).min(self.len);
     }
 
-    fn remember(&mut self, token: u64, piece: Mapped) {
-        let place = &mut self.taken[self.taken_next];
-        self.forgotten = self.forgotten.max(place.0);
-        *place = (token, piece);
-        self.taken_next = (self.taken_next + 1) % TAKEN;
-    }
-
     /// Hands over, once, the pieces that were taken under the token.
-    fn each_taken(&mut self, token: u64, mut put: impl FnMut(&mut Self, Mapped)) {
-        if token <= self.forgotten {
+    fn each_taken(&mut self, token: u64, moves: bool, mut put: impl FnMut(&mut Self, Mapped)) {
+        let by = usize::from(moves);
+        if token <= self.taken[by].forgotten {
             self.lost += 1;
         }
         for index in 0..TAKEN {
-            let (of, piece) = self.taken[index];
+            let (of, piece) = self.taken[by].pieces[index];
             if of == token {
-                self.taken[index].0 = 0;
+                self.taken[by].pieces[index].0 = 0;
                 put(self, piece);
             }
         }

@@ -439,7 +439,7 @@ fn kinds(book: &Book) {
     };
     is(
         RegionKind::Arena,
-        0x2_0000_0000_0000_usize >> 5,
+        0x100_0000_0000,
         GIB,
         both,
         reserve,
@@ -630,20 +630,20 @@ fn handler(book: &Book) {
         IN_HANDLER.fetch_add(1, SeqCst);
     }
     let before = book.mapped_bytes();
-    every_100_us(on_alarm);
+    every_300_us(on_alarm);
     let mut random = Random(4);
     let mut ledger = Vec::with_capacity(100_000);
     let until = Instant::now() + PATIENCE;
-    while IN_HANDLER.load(SeqCst) < 3_000 {
+    while IN_HANDLER.load(SeqCst) < 2_000 {
         assert!(Instant::now() < until, "the handler ran too rarely");
         step(&mut random, &mut ledger);
     }
-    every_100_us_ends();
+    every_300_us_ends();
     unmap(map(PAGE), PAGE);
     assert_exact(book, before, &ledger);
 }
 
-fn every_100_us(handler: extern "C" fn(c_int)) {
+fn every_300_us(handler: extern "C" fn(c_int)) {
     // SAFETY: zeroed records are valid; the handler makes only system calls through libc.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -655,7 +655,7 @@ fn every_100_us(handler: extern "C" fn(c_int)) {
         );
         let every = libc::timeval {
             tv_sec: 0,
-            tv_usec: 100,
+            tv_usec: 300,
         };
         let timer = libc::itimerval {
             it_interval: every,
@@ -668,7 +668,7 @@ fn every_100_us(handler: extern "C" fn(c_int)) {
     }
 }
 
-fn every_100_us_ends() {
+fn every_300_us_ends() {
     // SAFETY: a zeroed record is a timer that is off.
     unsafe {
         let off: libc::itimerval = std::mem::zeroed();
@@ -681,6 +681,7 @@ fn every_100_us_ends() {
 
 static STOPPED: AtomicUsize = AtomicUsize::new(0);
 static RESUMED: AtomicUsize = AtomicUsize::new(0);
+static WORKER_STEPS: AtomicUsize = AtomicUsize::new(0);
 
 /// A thread is stopped by a signal at any point of its calls, as JavaScriptCore does it, and the
 /// others go on without it.
@@ -713,6 +714,7 @@ fn suspend(book: &Book) {
             go.wait();
             while !STOP.load(SeqCst) {
                 step(&mut random, &mut ledger);
+                WORKER_STEPS.fetch_add(1, SeqCst);
             }
             *LEDGER.lock().expect("the ledger") = ledger;
             // Stays: what std maps for a thread stays with it.
@@ -737,7 +739,13 @@ fn suspend(book: &Book) {
         for _ in 0..60 {
             step(&mut random, &mut own);
         }
+        let steps = WORKER_STEPS.load(SeqCst);
         RESUMED.store(round, SeqCst);
+        // Out of the call it was stopped in, or the next stop would be the same one.
+        while WORKER_STEPS.load(SeqCst) < steps + 2 {
+            assert!(Instant::now() < until, "the thread did not go on");
+            std::thread::yield_now();
+        }
     }
     STOP.store(true, SeqCst);
     ready.wait();

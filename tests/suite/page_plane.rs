@@ -132,6 +132,7 @@ fn call<const N: usize>(
             map.apply(Event::Taken {
                 at: bytes(&at),
                 token,
+                moves: false,
             });
             model.clear(at);
         }
@@ -141,11 +142,13 @@ fn call<const N: usize>(
         }
         // A call that fails: all is as it was. Meanwhile another one maps something elsewhere.
         5 => {
+            let moves = random.below(2) == 0;
             map.apply(Event::Taken {
                 at: bytes(&at),
                 token,
+                moves,
             });
-            map.apply(Event::Restored { token });
+            map.apply(Event::Restored { token, moves });
             // What was cut in two by the taking is two regions now.
             resplit(model, &at);
         }
@@ -197,6 +200,7 @@ fn remap<const N: usize>(
     map.apply(Event::Taken {
         at: bytes(&from),
         token,
+        moves: true,
     });
     map.apply(Event::Moved {
         token,
@@ -352,9 +356,13 @@ fn what_a_failed_call_took_from_many_regions_comes_back_or_is_counted() {
         map.apply(Event::Taken {
             at: bytes(&(1..1000)),
             token: 1,
+            moves: false,
         });
         assert!(map.regions().is_empty());
-        map.apply(Event::Restored { token: 1 });
+        map.apply(Event::Restored {
+            token: 1,
+            moves: false,
+        });
         assert_eq!(regions_of(&map) == before, comes_back);
         assert_eq!(map.take_lost() == 0, comes_back);
     }
