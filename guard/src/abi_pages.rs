@@ -39,7 +39,7 @@ use crate::{
     stats_page::REGIONS,
 };
 
-/// Room of the map, 48 bytes each; a client has tens to hundreds, Node with a heap of 1 GiB 4,000.
+/// Room of the map, 32 bytes each; a client has 9 to 25, Node one for each 256 KiB of its heap.
 const MAP_REGIONS: usize = 4096;
 /// Room of the queue.
 const QUEUE: usize = 256;

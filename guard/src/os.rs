@@ -571,7 +571,7 @@ const SCAN_PAGES: u64 = 32_768;
 const MINCORE_PAGES: usize = 4_096;
 
 /// Looks which pages of a range are resident. Ladder: the kernel's scan of the page table (Linux
-/// 6.7, /proc), which passes over what was never touched, 64 GiB in some 50 us; else mincore(2),
+/// 6.7, /proc), which passes over what was never touched, 128 GiB in some 30 us; else mincore(2),
 /// which looks at every page (0.2 ms for a GiB of nothing); else nothing.
 pub(crate) struct ResidentLook {
     regions: [ScannedRegion; SCANNED],

@@ -437,13 +437,7 @@ fn kinds(book: &Book) {
         }
         at
     };
-    is(
-        RegionKind::Arena,
-        0x100_0000_0000,
-        GIB,
-        both,
-        reserve,
-    );
+    is(RegionKind::Arena, 0x100_0000_0000, GIB, both, reserve);
     is(RegionKind::Arena, 0, 128 * GIB, both, reserve);
     is(RegionKind::JsHeap, 0, 8 * GIB, both, reserve);
     is(RegionKind::JsHeap, 0, 32 * MIB, both, reserve);
