@@ -6,10 +6,11 @@ set -u
 export LC_ALL=C
 
 library=${1:?usage: check-guard.sh PATH-OF-libclaude_guard.so}
-max_bytes=$((96 * 1024))
+max_bytes=$((128 * 1024))
 max_glibc=2.17
-interposed='aligned_alloc calloc cfree free free_aligned_sized free_sized malloc malloc_usable_size memalign posix_memalign pvalloc
-realloc reallocarray sigaction signal valloc'
+interposed='aligned_alloc calloc cfree free free_aligned_sized free_sized madvise malloc
+malloc_usable_size memalign mmap mmap64 mprotect mremap munmap posix_memalign pvalloc realloc
+reallocarray sigaction signal valloc'
 
 dynamic=$(readelf -dW "$library") || exit 2
 symbols=$(readelf --dyn-syms -W "$library") || exit 2

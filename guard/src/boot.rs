@@ -12,6 +12,7 @@
 //! out, and the program starts.
 
 use crate::{
+    abi_pages,
     config::{self, Handover, PathBuffer, Role, Sizes, Threshold},
     counters, elf,
     elf::ProgramMalloc,
@@ -83,6 +84,7 @@ fn arm(settings: Settings) {
         pool::after_fork_in_parent,
         in_forked_child,
     ]);
+    abi_pages::watch();
     if next::can_pass_on() && next::can_classify() {
         thread::make_ready();
         look::watch(&settings.sizes);

@@ -37,9 +37,15 @@ enum Name {
     GnuGetLibcVersion,
     PthreadKeyCreate,
     PthreadSetspecific,
+    Mmap,
+    Mmap64,
+    Munmap,
+    Mremap,
+    Madvise,
+    Mprotect,
 }
 
-const NAMES: [&CStr; 17] = [
+const NAMES: [&CStr; 23] = [
     c"malloc",
     c"calloc",
     c"realloc",
@@ -57,6 +63,12 @@ const NAMES: [&CStr; 17] = [
     c"gnu_get_libc_version",
     c"pthread_key_create",
     c"pthread_setspecific",
+    c"mmap",
+    c"mmap64",
+    c"munmap",
+    c"mremap",
+    c"madvise",
+    c"mprotect",
 ];
 
 /// Not looked up yet.
@@ -560,6 +572,95 @@ pub(crate) fn set_thread_end_value(value: usize) -> bool {
         match next::<Fn>(Name::PthreadSetspecific) {
             Some(set) => set(key as c_uint, value as *const c_void) == 0,
             None => false,
+        }
+    }
+}
+
+// The mmap family: while there is no next definition to be had (this thread is just looking for
+// it), the kernel is asked as libc would.
+
+type MmapFn = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
+
+pub(crate) unsafe fn mmap(
+    hint: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: the type of mmap on a machine of 64 bits; the arguments are the caller's promise.
+    unsafe {
+        match next::<MmapFn>(Name::Mmap) {
+            Some(mmap) => mmap(hint, len, protection, flags, file, offset),
+            None => os::mmap_as_libc(hint, len, protection, flags, file, offset),
+        }
+    }
+}
+
+pub(crate) unsafe fn mmap64(
+    hint: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: as in mmap; a libc without mmap64 has the same under the other name.
+    unsafe {
+        match next::<MmapFn>(Name::Mmap64) {
+            Some(mmap64) => mmap64(hint, len, protection, flags, file, offset),
+            None => mmap(hint, len, protection, flags, file, offset),
+        }
+    }
+}
+
+pub(crate) unsafe fn munmap(start: *mut c_void, len: usize) -> c_int {
+    // SAFETY: the type of munmap; the range is the caller's promise.
+    unsafe {
+        match next::<unsafe extern "C" fn(*mut c_void, usize) -> c_int>(Name::Munmap) {
+            Some(munmap) => munmap(start, len),
+            None => os::munmap_as_libc(start, len),
+        }
+    }
+}
+
+/// `new` is passed on even where the caller gave none: libc looks at it only if the flags say so.
+pub(crate) unsafe fn mremap(
+    old: *mut c_void,
+    old_len: usize,
+    new_len: usize,
+    flags: c_int,
+    new: *mut c_void,
+) -> *mut c_void {
+    type Fn = unsafe extern "C" fn(*mut c_void, usize, usize, c_int, ...) -> *mut c_void;
+    // SAFETY: the type of mremap; the ranges are the caller's promise.
+    unsafe {
+        match next::<Fn>(Name::Mremap) {
+            Some(mremap) => mremap(old, old_len, new_len, flags, new),
+            None => os::mremap_as_libc(old, old_len, new_len, flags, new),
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int {
+    // SAFETY: the type of madvise; the range is the caller's promise.
+    unsafe {
+        match next::<unsafe extern "C" fn(*mut c_void, usize, c_int) -> c_int>(Name::Madvise) {
+            Some(madvise) => madvise(start, len, advice),
+            None => os::madvise_as_libc(start, len, advice),
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn mprotect(start: *mut c_void, len: usize, protection: c_int) -> c_int {
+    // SAFETY: the type of mprotect; the range is the caller's promise.
+    unsafe {
+        match next::<unsafe extern "C" fn(*mut c_void, usize, c_int) -> c_int>(Name::Mprotect) {
+            Some(mprotect) => mprotect(start, len, protection),
+            None => os::mprotect_as_libc(start, len, protection),
         }
     }
 }

@@ -11,6 +11,7 @@ use core::{
     num::NonZeroUsize,
     ops::ControlFlow,
     slice,
+    sync::atomic::AtomicU32,
 };
 
 use once_cell::race::OnceNonZeroUsize;
@@ -586,4 +587,272 @@ pub(crate) unsafe fn handle_usr1(sigaction: SigactionFn, handler: extern "C" fn(
 pub(crate) fn abort() -> ! {
     // SAFETY: abort(3) takes nothing and doesn't return.
     unsafe { libc::abort() }
+}
+
+// The page plane. Further calls that go through libc: `syscall`, `clock_gettime`, `ioctl`,
+// `mincore`.
+
+pub(crate) const PROT_NONE: c_int = libc::PROT_NONE;
+pub(crate) const PROT_EXEC: c_int = libc::PROT_EXEC;
+pub(crate) const MAP_TYPE: c_int = libc::MAP_TYPE;
+pub(crate) const MAP_PRIVATE: c_int = libc::MAP_PRIVATE;
+pub(crate) const MAP_ANONYMOUS: c_int = libc::MAP_ANONYMOUS;
+pub(crate) const MAP_FIXED: c_int = libc::MAP_FIXED;
+pub(crate) const MAP_NORESERVE: c_int = libc::MAP_NORESERVE;
+pub(crate) const MAP_STACK: c_int = libc::MAP_STACK;
+pub(crate) const MAP_GROWSDOWN: c_int = libc::MAP_GROWSDOWN;
+pub(crate) const MAP_HUGETLB: c_int = libc::MAP_HUGETLB;
+pub(crate) const MREMAP_FIXED: c_int = libc::MREMAP_FIXED;
+pub(crate) const MREMAP_DONTUNMAP: c_int = libc::MREMAP_DONTUNMAP;
+
+/// # Safety
+/// As of mmap(2).
+pub(crate) unsafe fn mmap_as_libc(
+    hint: *mut c_void,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: the caller's promise; syscall(2) sets errno as the wrapper does.
+    unsafe { libc::syscall(libc::SYS_mmap, hint, len, protection, flags, file, offset) as _ }
+}
+
+/// # Safety
+/// As of munmap(2).
+pub(crate) unsafe fn munmap_as_libc(start: *mut c_void, len: usize) -> c_int {
+    // SAFETY: as in mmap_as_libc.
+    unsafe { libc::syscall(libc::SYS_munmap, start, len) as c_int }
+}
+
+/// # Safety
+/// As of mremap(2).
+pub(crate) unsafe fn mremap_as_libc(
+    old: *mut c_void,
+    old_len: usize,
+    new_len: usize,
+    flags: c_int,
+    new: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: as in mmap_as_libc.
+    unsafe { libc::syscall(libc::SYS_mremap, old, old_len, new_len, flags, new) as _ }
+}
+
+/// # Safety
+/// As of madvise(2).
+pub(crate) unsafe fn madvise_as_libc(start: *mut c_void, len: usize, advice: c_int) -> c_int {
+    // SAFETY: as in mmap_as_libc.
+    unsafe { libc::syscall(libc::SYS_madvise, start, len, advice) as c_int }
+}
+
+/// # Safety
+/// As of mprotect(2).
+pub(crate) unsafe fn mprotect_as_libc(start: *mut c_void, len: usize, protection: c_int) -> c_int {
+    // SAFETY: as in mmap_as_libc.
+    unsafe { libc::syscall(libc::SYS_mprotect, start, len, protection) as c_int }
+}
+
+/// Did the call that just failed fail for want of memory (or of mappings)?
+pub(crate) fn failed_for_memory() -> bool {
+    // SAFETY: __errno_location gives the thread's own errno.
+    unsafe { *libc::__errno_location() == libc::ENOMEM }
+}
+
+/// Page size in bytes, a power of two.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: getauxval(3) only reads.
+    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    if size.is_power_of_two() { size } else { 4096 }
+}
+
+fn clock(clock: libc::clockid_t) -> libc::timespec {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime(2) writes the record. These clocks are always there.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    now
+}
+
+/// Milliseconds of CLOCK_MONOTONIC, as of the last tick (some ms ago): the cheapest clock.
+pub(crate) fn coarse_ms() -> u64 {
+    let now = clock(libc::CLOCK_MONOTONIC_COARSE);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Microseconds of CLOCK_MONOTONIC.
+pub(crate) fn precise_us() -> u64 {
+    let now = clock(libc::CLOCK_MONOTONIC);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
+/// A word, 0 at first, that is 0 again in every process that gets a copy of our memory, however it
+/// was made; one that shares our memory (vfork) sees our value. `None` if the kernel can't do it.
+pub(crate) fn word_wiped_in_children() -> Option<&'static AtomicU32> {
+    let len = page_size();
+    // SAFETY: a new mapping at an address of the kernel's choice, never unmapped, of zeroes.
+    unsafe {
+        let page = mm::mmap_anonymous(
+            core::ptr::null_mut(),
+            len,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+        .ok()?;
+        if mm::madvise(page, len, mm::Advice::LinuxWipeOnFork).is_err() {
+            let _ = mm::munmap(page, len);
+            return None;
+        }
+        Some(&*page.cast::<AtomicU32>())
+    }
+}
+
+/// `struct page_region` and `struct pm_scan_arg` of linux/fs.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ScannedRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+#[repr(C)]
+struct ScanArguments {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`, the same on x86-64 and aarch64.
+const PAGEMAP_SCAN: u64 = 3 << 30 | (size_of::<ScanArguments>() as u64) << 16 | 0x66 << 8 | 16;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+/// Ranges that one scan reports.
+const SCANNED: usize = 256;
+/// Present pages after which a scan stops, so that the time can be looked at: 128 MiB, about 0.5 ms.
+const SCAN_PAGES: u64 = 32_768;
+/// Pages that one mincore looks at; one byte each.
+const MINCORE_PAGES: usize = 4_096;
+
+/// Looks which pages of a range are resident. Ladder: the kernel's scan of the page table (Linux
+/// 6.7, /proc), which passes over what was never touched, 128 GiB in some 30 us; else mincore(2),
+/// which looks at every page (0.2 ms for a GiB of nothing); else nothing.
+pub(crate) struct ResidentLook {
+    regions: [ScannedRegion; SCANNED],
+    pages: [u8; MINCORE_PAGES],
+    no_scan: bool,
+}
+
+/// The file that is asked, open for one estimate: a descriptor that we kept could be closed, and
+/// its number reused, by the program.
+pub(crate) struct PageTable(Option<rustix::fd::OwnedFd>);
+
+impl ResidentLook {
+    pub(crate) const fn new() -> Self {
+        Self {
+            regions: [ScannedRegion {
+                start: 0,
+                end: 0,
+                categories: 0,
+            }; SCANNED],
+            pages: [0; MINCORE_PAGES],
+            no_scan: false,
+        }
+    }
+
+    pub(crate) fn open(&mut self) -> PageTable {
+        if self.no_scan {
+            return PageTable(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        PageTable(fs::open(c"/proc/self/pagemap", flags, Mode::empty()).ok())
+    }
+
+    /// Resident bytes from `start` on, and how far it came: at most to `end`, and not much farther
+    /// than about half a millisecond. `None` if nobody can say, or the range is gone. Keeps errno.
+    pub(crate) fn count(
+        &mut self,
+        table: &PageTable,
+        start: usize,
+        end: usize,
+    ) -> Option<(usize, usize)> {
+        let _errno = ErrnoKept::new();
+        if let PageTable(Some(table)) = table
+            && !self.no_scan
+        {
+            if let Some(counted) = self.scan(table, start, end) {
+                return Some(counted);
+            }
+            self.no_scan = true;
+        }
+        self.ask_mincore(start, end)
+    }
+
+    fn scan(
+        &mut self,
+        table: &rustix::fd::OwnedFd,
+        start: usize,
+        end: usize,
+    ) -> Option<(usize, usize)> {
+        use rustix::fd::AsRawFd;
+        // Present, and not merely read (the page of zeroes, which is nobody's memory).
+        let mut arguments = ScanArguments {
+            size: size_of::<ScanArguments>() as u64,
+            flags: 0,
+            start: start as u64,
+            end: end as u64,
+            walk_end: 0,
+            vec: self.regions.as_mut_ptr() as u64,
+            vec_len: SCANNED as u64,
+            max_pages: SCAN_PAGES,
+            category_inverted: PAGE_IS_PFNZERO,
+            category_mask: PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
+            category_anyof_mask: 0,
+            return_mask: PAGE_IS_PRESENT,
+        };
+        // SAFETY: the kernel writes the record and at most vec_len regions at vec.
+        let count =
+            unsafe { libc::ioctl(table.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut arguments) };
+        let found = self.regions.get(..usize::try_from(count).ok()?)?;
+        let reached = arguments.walk_end as usize;
+        if reached <= start || reached > end {
+            return None;
+        }
+        // A scan that ends because its list is full may report pages behind its own end, which the
+        // next one reports again.
+        let within = |address: u64| (address as usize).clamp(start, reached);
+        let bytes = found
+            .iter()
+            .map(|region| within(region.end) - within(region.start))
+            .sum();
+        Some((bytes, reached))
+    }
+
+    fn ask_mincore(&mut self, start: usize, end: usize) -> Option<(usize, usize)> {
+        let page = page_size();
+        let pages = ((end - start) / page).min(MINCORE_PAGES);
+        // SAFETY: mincore(2) only looks, and writes a byte for each page.
+        let result =
+            unsafe { libc::mincore(start as *mut c_void, pages * page, self.pages.as_mut_ptr()) };
+        if result != 0 || pages == 0 {
+            return None;
+        }
+        let resident = self.pages[..pages]
+            .iter()
+            .filter(|&&byte| byte & 1 != 0)
+            .count();
+        Some((resident * page, start + pages * page))
+    }
 }

@@ -144,7 +144,10 @@ fn release(page: &str) {
     let pool = read_page(page).pool;
     assert!(pool.slabs_released > 1000, "{pool:?}");
     let left_kib = resident_kib();
-    assert!(left_kib < peak_kib / 2, "{left_kib} of {peak_kib} KiB are left");
+    assert!(
+        left_kib < peak_kib / 2,
+        "{left_kib} of {peak_kib} KiB are left"
+    );
     assert!(kept.iter().all(|object| object.is_whole()));
     // Given-back slabs serve again, and are zero for calloc.
     for _ in 0..300_000 {
@@ -164,7 +167,10 @@ fn release(page: &str) {
 /// free, and malloc of a freed slot, touch no page of objects: here none may be touched.
 fn cold(page: &str) {
     let all = objects(20_000);
-    let mut pages: Vec<usize> = all.iter().map(|object| object.start as usize & !4095).collect();
+    let mut pages: Vec<usize> = all
+        .iter()
+        .map(|object| object.start as usize & !4095)
+        .collect();
     pages.sort_unstable();
     pages.dedup();
     let protect = |protection: c_int| {
@@ -188,7 +194,11 @@ fn cold(page: &str) {
     }
     protect(libc::PROT_READ | libc::PROT_WRITE);
     let now = read_page(page);
-    assert_eq!(now.first().pool_hit, hits + 10_000, "premise: the pool served");
+    assert_eq!(
+        now.first().pool_hit,
+        hits + 10_000,
+        "premise: the pool served"
+    );
     let in_old_pages = again
         .iter()
         .filter(|object| pages.binary_search(&(**object as usize & !4095)).is_ok());
@@ -204,7 +214,12 @@ fn threads_end(page: &str, threads: usize) {
                 let mine = objects(1000);
                 let (keep, free) = mine.split_at(10);
                 free.iter().for_each(|object| object.free());
-                if round % 10 == 0 { keep.to_vec() } else { keep.iter().for_each(|object| object.free()); Vec::new() }
+                if round % 10 == 0 {
+                    keep.to_vec()
+                } else {
+                    keep.iter().for_each(|object| object.free());
+                    Vec::new()
+                }
             })
             .join()
             .expect("thread"),
@@ -213,7 +228,11 @@ fn threads_end(page: &str, threads: usize) {
     let now = read_page(page);
     assert!(kept.iter().all(|object| object.is_whole()));
     assert!(now.first().pool_hit >= (threads * 1000) as u64, "{now:?}");
-    assert!(now.pool.slabs < 32, "slabs of ended threads are lost: {:?}", now.pool);
+    assert!(
+        now.pool.slabs < 32,
+        "slabs of ended threads are lost: {:?}",
+        now.pool
+    );
     assert_eq!(now.pool.passed_on, 0, "{:?}", now.pool);
     assert_eq!(now.first().live(), live_of(&kept), "{now:?}");
     println!("slabs={}", now.pool.slabs);
@@ -233,7 +252,9 @@ fn many_threads(page: &str, threads: usize) {
         for thread in 0..threads {
             let barrier = &barrier;
             scope.spawn(move || {
-                let mine: Vec<Object> = (0..500).map(|at| Object::new((thread * 1000 + at) as u64)).collect();
+                let mine: Vec<Object> = (0..500)
+                    .map(|at| Object::new((thread * 1000 + at) as u64))
+                    .collect();
                 barrier.wait();
                 mine.into_iter().for_each(Object::free);
                 barrier.wait();
@@ -241,7 +262,11 @@ fn many_threads(page: &str, threads: usize) {
         }
     });
     let now = read_page(page);
-    println!("pool_hit={} passed_on={}", now.first().pool_hit, now.pool.passed_on);
+    println!(
+        "pool_hit={} passed_on={}",
+        now.first().pool_hit,
+        now.pool.passed_on
+    );
     assert!(now.first().alloc >= (threads * 500) as u64, "{now:?}");
 }
 
@@ -256,7 +281,9 @@ static GUARD_END: AtomicUsize = AtomicUsize::new(0);
 extern "C" fn stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel's record of where the thread was.
     #[cfg(target_arch = "x86_64")]
-    let at = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] } as usize;
+    let at =
+        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] }
+            as usize;
     #[cfg(target_arch = "aarch64")]
     // SAFETY: the same.
     let at = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc } as usize;
@@ -367,8 +394,14 @@ fn suspended(page: &str, rounds: usize) {
         end.store(true, SeqCst);
     });
     let in_guard = IN_GUARD.load(SeqCst);
-    println!("stopped_in_guard={in_guard} passed_on={}", read_page(page).pool.passed_on);
-    assert!(in_guard > rounds / 50, "premise: stopped in mid-call ({in_guard} of {rounds} rounds)");
+    println!(
+        "stopped_in_guard={in_guard} passed_on={}",
+        read_page(page).pool.passed_on
+    );
+    assert!(
+        in_guard > rounds / 50,
+        "premise: stopped in mid-call ({in_guard} of {rounds} rounds)"
+    );
 }
 
 /// Without a collection that allocates by itself: the other threads may be stopped inside libc.
@@ -391,9 +424,18 @@ fn handler(signals: usize) {
     handle(libc::SIGALRM, allocate_in_handler as *const () as usize);
     // SAFETY: a timer of this process, for the handler above.
     unsafe {
-        let interval = libc::timeval { tv_sec: 0, tv_usec: 50 };
-        let timer = libc::itimerval { it_interval: interval, it_value: interval };
-        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, null_mut()), 0);
+        let interval = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 50,
+        };
+        let timer = libc::itimerval {
+            it_interval: interval,
+            it_value: interval,
+        };
+        assert_eq!(
+            libc::setitimer(libc::ITIMER_REAL, &raw const timer, null_mut()),
+            0
+        );
     }
     let mut slots: [Option<Object>; 97] = [None; 97];
     let mut seed = 0_u64;
@@ -489,9 +531,14 @@ fn limited(page: &str, expected: &str) {
         now.faults.count
     );
     match expected {
-        "all" => assert!(now.first().pool_hit >= 20_000 && now.pool.passed_on == 0, "{now:?}"),
+        "all" => assert!(
+            now.first().pool_hit >= 20_000 && now.pool.passed_on == 0,
+            "{now:?}"
+        ),
         "less" => assert!(
-            now.first().pool_hit >= 20_000 && now.faults.count > 0 && now.pool.reserved_bytes < 1 << 34,
+            now.first().pool_hit >= 20_000
+                && now.faults.count > 0
+                && now.pool.reserved_bytes < 1 << 34,
             "{now:?}"
         ),
         "none" => assert!(
@@ -506,9 +553,15 @@ fn limited(page: &str, expected: &str) {
 /// Memory runs out (RLIMIT_DATA, which counts what may be written, as overcommit_memory=2 does):
 /// null and ENOMEM, nothing lost, and after some frees there is memory again.
 fn exhaust(page: &str) {
-    let limit = libc::rlimit { rlim_cur: 192 << 20, rlim_max: 192 << 20 };
+    let limit = libc::rlimit {
+        rlim_cur: 192 << 20,
+        rlim_max: 192 << 20,
+    };
     // SAFETY: a limit of our own.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) }, 0);
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) },
+        0
+    );
     // The list of objects must not run out of memory itself.
     let mut all: Vec<Object> = Vec::with_capacity(2_000_000);
     loop {
@@ -523,23 +576,29 @@ fn exhaust(page: &str) {
             break;
         }
         assert!(all.len() < all.capacity(), "premise: the limit is reached");
-        let object = Object { start: start.cast(), seed: all.len() as u64 };
+        let object = Object {
+            start: start.cast(),
+            seed: all.len() as u64,
+        };
         object.fill();
         all.push(object);
     }
-    assert!(all.iter().all(|object| object.is_whole()));
+    let served = all.len();
+    // Nothing here may allocate before there is memory again; splitting would.
+    let half = served / 2;
+    all[half..].iter().for_each(|object| object.free());
+    all.truncate(half);
     let now = read_page(page);
-    println!("objects={} passed_on={} faults={}", all.len(), now.pool.passed_on, now.faults.count);
-    assert!(all.len() > 700_000, "{} objects", all.len());
+    println!(
+        "objects={served} passed_on={} faults={}",
+        now.pool.passed_on, now.faults.count
+    );
+    assert!(served > 700_000, "{served} objects");
     assert!(now.pool.passed_on > 0 && now.faults.count > 0, "{now:?}");
-    let kept = all.split_off(all.len() / 2);
-    let freed = all.len();
-    all.iter().for_each(|object| object.free());
-    all.clear();
-    for seed in 0..freed as u64 * 9 / 10 {
-        all.push(Object::new(seed));
+    for seed in half..served * 9 / 10 {
+        all.push(Object::new(seed as u64));
     }
-    assert!(kept.iter().chain(&all).all(|object| object.is_whole()));
+    assert!(all.iter().all(|object| object.is_whole()));
 }
 
 /// Ends the process, as glibc does.
@@ -574,7 +633,12 @@ fn freed_twice(how: &str) {
 
 /// Leaks objects of a size, with churn of others, until the page says that the search has an end.
 fn leak_of(page: &str, size: usize, only_churn: bool) {
-    let deadline = Instant::now() + if only_churn { Duration::from_secs(3) } else { DEADLINE };
+    let deadline = Instant::now()
+        + if only_churn {
+            Duration::from_secs(3)
+        } else {
+            DEADLINE
+        };
     let mut ring = [null_mut::<c_void>(); 512];
     let mut seed = 1_u64;
     let mut leaked = 0_u64;
@@ -597,7 +661,12 @@ fn leak_of(page: &str, size: usize, only_churn: bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
     let now = read_page(page);
-    println!("choice={:?} size={} leaked={leaked} state={:?}", now.choice, now.first().size, now.state);
+    println!(
+        "choice={:?} size={} leaked={leaked} state={:?}",
+        now.choice,
+        now.first().size,
+        now.state
+    );
     if now.choice == stats_page::Choice::Found && now.state == State::Active {
         let before = now.first().pool_hit;
         for _ in 0..1000 {
@@ -625,11 +694,21 @@ fn threshold(page: &str) {
         }
     }
     let now = read_page(page);
-    println!("active_at_kib={active_at_kib} hits={}", now.first().pool_hit);
-    assert!(now.first().pool_hit > 100_000 && now.first().pool_hit < 1_400_000, "{now:?}");
+    println!(
+        "active_at_kib={active_at_kib} hits={}",
+        now.first().pool_hit
+    );
+    assert!(
+        now.first().pool_hit > 100_000 && now.first().pool_hit < 1_400_000,
+        "{now:?}"
+    );
     assert_eq!(now.first().live() / 1000, 1500, "{now:?}");
     all.into_iter().for_each(Object::free);
-    assert!(read_page(page).first().live() < 1000, "{:?}", read_page(page));
+    assert!(
+        read_page(page).first().live() < 1000,
+        "{:?}",
+        read_page(page)
+    );
 }
 
 /// The wrapper's word on the page opens the pool.
@@ -638,7 +717,8 @@ fn wanted(page: &str) {
     let _before = objects(5000);
     assert_eq!(read_page(page).state, State::Standby);
     let file = fs::File::options().write(true).open(page).expect("page");
-    file.write_all_at(&1_u64.to_ne_bytes(), stats_page::WANTED_AT as u64).expect("write");
+    file.write_all_at(&1_u64.to_ne_bytes(), stats_page::WANTED_AT as u64)
+        .expect("write");
     let mut seed = 0;
     until("the pool opens", || {
         (0..1024).for_each(|_| drop_object(&mut seed));
@@ -666,7 +746,11 @@ fn sized() {
             let aligned = libc::dlsym(libc::RTLD_DEFAULT, c"free_aligned_sized".as_ptr());
             assert!(!free_sized.is_null() && !aligned.is_null());
             std::mem::transmute::<*mut c_void, FreeSized>(free_sized)(one.start.cast(), SIZE);
-            std::mem::transmute::<*mut c_void, FreeAlignedSized>(aligned)(other.start.cast(), 16, SIZE);
+            std::mem::transmute::<*mut c_void, FreeAlignedSized>(aligned)(
+                other.start.cast(),
+                16,
+                SIZE,
+            );
         }
     }
 }
@@ -678,7 +762,10 @@ fn usable(page: &str) {
         let (first, last) = unsafe {
             let hits = read_page(page).first().pool_hit;
             let objects: Vec<usize> = (0..100_000).map(|_| libc::malloc(size) as usize).collect();
-            assert!(read_page(page).first().pool_hit >= hits + 100_000, "premise: the pool served");
+            assert!(
+                read_page(page).first().pool_hit >= hits + 100_000,
+                "premise: the pool served"
+            );
             for &object in &objects {
                 let usable = libc::malloc_usable_size(object as *mut c_void);
                 assert_eq!(usable, stride, "request of {size}");
@@ -688,6 +775,9 @@ fn usable(page: &str) {
         };
         let bytes = (last - first) as f64 / 99_999.0;
         println!("request={size} bytes_per_object={bytes:.2}");
-        assert!((bytes - stride as f64).abs() < 0.5, "request of {size}: {bytes}");
+        assert!(
+            (bytes - stride as f64).abs() < 0.5,
+            "request of {size}: {bytes}"
+        );
     }
 }
