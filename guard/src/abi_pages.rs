@@ -10,7 +10,7 @@
 //! is mapped enters *after* it. So a thread that is given an address which another one has just
 //! unmapped can't lose its region to the other's bookkeeping.
 //!
-//! **No thread waits**: the lock is tried. Whoever doesn't get it leaves an event in the queue, and
+//! **No thread waits**: the lock is tried for a bounded time. Whoever doesn't get it leaves an event in the queue, and
 //! the next holder enters it first. This holds for a thread that is stopped in mid-call for good,
 //! and for a signal handler above a call on the same thread. When the queue is full, the event is
 //! lost and counted.
@@ -29,7 +29,7 @@ use core::{
     },
 };
 
-use spin::mutex::SpinMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::{
     counters, next,
@@ -43,6 +43,9 @@ use crate::{
 const MAP_REGIONS: usize = 4096;
 /// Room of the queue.
 const QUEUE: usize = 256;
+/// How often the lock is tried: at once, and with the processor given to others in between.
+const SPINS: usize = 100;
+const YIELDS: usize = 4;
 /// How often a holder looks again for events that came while it held the lock.
 const ROUNDS: usize = 4;
 /// Every so many calls of madvise one looks at the clock.
@@ -54,12 +57,13 @@ const ESTIMATE_EVERY_MS: u64 = 1_000;
 const ESTIMATE_US: u64 = 2_000;
 
 static MAP: SpinMutex<PageMap<MAP_REGIONS>> = SpinMutex::new(PageMap::new());
+/// The thread (its thread pointer) that has the lock to enter events; 0 for none.
+static HOLDER: AtomicUsize = AtomicUsize::new(0);
 static QUEUED: Events<Event, QUEUE> = Events::new();
 /// Number of the next call that takes something away; 0 is none.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
 /// 1 in the word: the plane is on in this process. Null: it never was.
 static SWITCH: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
-static PAGE_SIZE: AtomicUsize = AtomicUsize::new(4096);
 
 static ESTIMATE: SpinMutex<Estimate> = SpinMutex::new(Estimate {
     look: ResidentLook::new(),
@@ -87,7 +91,6 @@ struct Estimate {
 /// switch it off in children.
 pub(crate) fn watch() {
     if let Some(word) = os::word_wiped_in_children() {
-        PAGE_SIZE.store(os::page_size(), Relaxed);
         word.store(1, Relaxed);
         SWITCH.store(core::ptr::from_ref(word).cast_mut(), Release);
     }
@@ -234,7 +237,7 @@ fn is_failure(result: *mut c_void) -> bool {
 }
 
 fn pages(start: usize, len: usize) -> Option<Range> {
-    Range::of_pages(start, len, PAGE_SIZE.load(Relaxed))
+    Range::of_pages(start, len, os::page_len())
 }
 
 /// Enters a mapping that was made (or not).
@@ -297,7 +300,7 @@ fn count_call() {
 fn enter(event: Event) {
     let mut own = Some(event);
     for _ in 0..ROUNDS {
-        let Some(mut map) = MAP.try_lock() else {
+        let Some(mut map) = lock_soon() else {
             let Some(event) = own.take() else { return };
             if !QUEUED.push(event) {
                 lose(1);
@@ -314,12 +317,36 @@ fn enter(event: Event) {
             map.apply(event);
         }
         publish_totals(&mut map);
+        HOLDER.store(0, Relaxed);
         drop(map);
         fence(SeqCst);
         if QUEUED.is_empty() {
             return;
         }
     }
+}
+
+/// The lock of the map, unless it can't be had within a bounded time. Its holder may have been put
+/// off the processor; the queue is for those that are stopped for longer. If the holder is this very
+/// thread, below the signal handler that we are in, there is nothing to hope for.
+fn lock_soon() -> Option<SpinMutexGuard<'static, PageMap<MAP_REGIONS>>> {
+    let me = os::thread_pointer();
+    for round in 0..=YIELDS {
+        for _ in 0..SPINS {
+            if let Some(map) = MAP.try_lock() {
+                HOLDER.store(me, Relaxed);
+                return Some(map);
+            }
+            if HOLDER.load(Relaxed) == me {
+                return None;
+            }
+            core::hint::spin_loop();
+        }
+        if round < YIELDS {
+            os::yield_processor();
+        }
+    }
+    None
 }
 
 fn publish_totals(map: &mut PageMap<MAP_REGIONS>) {
@@ -340,7 +367,7 @@ fn publish_totals(map: &mut PageMap<MAP_REGIONS>) {
 /// anywhere. Async-signal-safe: waits for nothing, keeps errno, and needs little stack.
 #[inline]
 pub(crate) fn estimate() {
-    let now_ms = os::coarse_ms();
+    let now_ms = os::monotonic_ms();
     let last_ms = ESTIMATED_MS.load(Relaxed);
     if now_ms.wrapping_sub(last_ms) >= ESTIMATE_EVERY_MS
         && watching()

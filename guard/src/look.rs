@@ -8,6 +8,7 @@ use core::sync::atomic::{
 };
 
 use crate::{
+    abi_pages,
     config::{Sizes, Threshold},
     counters, growth, os, pool, route,
     stats_page::{CLASSES, Choice, State, Wanted},
@@ -69,6 +70,8 @@ pub(crate) fn start(threshold: Threshold) {
 #[cold]
 #[inline(never)]
 pub(crate) fn look() {
+    // The page plane hears of a heap that grows in what is mapped already only from here.
+    abi_pages::estimate();
     if DUE.load(Relaxed) {
         return;
     }

@@ -221,17 +221,6 @@ pub(crate) fn yield_processor() {
     thread::sched_yield();
 }
 
-/// Milliseconds of CLOCK_MONOTONIC_COARSE: some 5 ns, and good to a few milliseconds.
-pub(crate) fn monotonic_ms() -> u64 {
-    // SAFETY: a zeroed record is a valid value; clock_gettime(2) fills it.
-    let now = unsafe {
-        let mut now: libc::timespec = core::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now);
-        now
-    };
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
-
 /// Length of a page in bytes.
 pub(crate) fn page_len() -> usize {
     static PAGE_LEN: OnceNonZeroUsize = OnceNonZeroUsize::new();
@@ -659,13 +648,6 @@ pub(crate) fn failed_for_memory() -> bool {
     unsafe { *libc::__errno_location() == libc::ENOMEM }
 }
 
-/// Page size in bytes, a power of two.
-pub(crate) fn page_size() -> usize {
-    // SAFETY: getauxval(3) only reads.
-    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
-    if size.is_power_of_two() { size } else { 4096 }
-}
-
 fn clock(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -676,8 +658,8 @@ fn clock(clock: libc::clockid_t) -> libc::timespec {
     now
 }
 
-/// Milliseconds of CLOCK_MONOTONIC, as of the last tick (some ms ago): the cheapest clock.
-pub(crate) fn coarse_ms() -> u64 {
+/// Milliseconds of CLOCK_MONOTONIC_COARSE: some 5 ns, and good to a few milliseconds.
+pub(crate) fn monotonic_ms() -> u64 {
     let now = clock(libc::CLOCK_MONOTONIC_COARSE);
     now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }
@@ -691,7 +673,7 @@ pub(crate) fn precise_us() -> u64 {
 /// A word, 0 at first, that is 0 again in every process that gets a copy of our memory, however it
 /// was made; one that shares our memory (vfork) sees our value. `None` if the kernel can't do it.
 pub(crate) fn word_wiped_in_children() -> Option<&'static AtomicU32> {
-    let len = page_size();
+    let len = page_len();
     // SAFETY: a new mapping at an address of the kernel's choice, never unmapped, of zeroes.
     unsafe {
         let page = mm::mmap_anonymous(
@@ -841,7 +823,7 @@ impl ResidentLook {
     }
 
     fn ask_mincore(&mut self, start: usize, end: usize) -> Option<(usize, usize)> {
-        let page = page_size();
+        let page = page_len();
         let pages = ((end - start) / page).min(MINCORE_PAGES);
         // SAFETY: mincore(2) only looks, and writes a byte for each page.
         let result =
