@@ -9,7 +9,8 @@
 //! for stdin: the string itself, in place of seeds), `threads` (each with its own string; they hand
 //! objects over to each other), `bulk` (objects that are made and freed at once, now and then),
 //! `leak` (a size: one object of it in eight steps is kept to the end), `usr1=yes` (raises SIGUSR1 at
-//! the end), `fault=yes` (breaks one byte: the program must find it).
+//! the end), `fault=yes` (breaks one byte: the program must find it), `plain=yes` (without what
+//! valgrind has no answer to: pvalloc, and requests that are too large).
 //!
 //! One line of `name=value` on stdout; `outcome` is a digest of what was null, with which errno: the
 //! same with any allocator that answers as glibc does. Exit status: 0 all is right, 1 something is
@@ -256,6 +257,7 @@ struct Options {
     leak: usize,
     usr1: bool,
     fault: bool,
+    plain: bool,
 }
 
 /// What is wrong.
@@ -423,6 +425,11 @@ impl<'a> Hand<'a> {
     fn make(&mut self, how: usize, size: usize) -> Result<(), Wrong> {
         let allocator = &self.world.allocator;
         let align = 8 << (self.source.byte() % 10);
+        let how = if self.world.options.plain {
+            how % 14
+        } else {
+            how
+        };
         self.calls += 1;
         set_errno(SENTINEL);
         // SAFETY: the contracts of malloc(3) and posix_memalign(3).
@@ -735,7 +742,9 @@ impl<'a> Hand<'a> {
                         self.check(&object)?;
                         self.put_back(object);
                     }
-                    self.edge(how)?;
+                    if !self.world.options.plain {
+                        self.edge(how)?;
+                    }
                 }
                 _ => self.exchange(how % 2 == 0)?,
             }
@@ -826,6 +835,7 @@ fn parsed(arguments: &[String]) -> Result<Options, String> {
         leak: 0,
         usr1: false,
         fault: false,
+        plain: false,
     };
     for argument in arguments {
         let Some((name, value)) = argument.split_once('=') else {
@@ -843,6 +853,7 @@ fn parsed(arguments: &[String]) -> Result<Options, String> {
             "leak" => options.leak = number()?.min(4096) as usize,
             "usr1" => options.usr1 = value == "yes",
             "fault" => options.fault = value == "yes",
+            "plain" => options.plain = value == "yes",
             _ => return Err(format!("{argument}: unknown")),
         }
     }

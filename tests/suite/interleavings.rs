@@ -105,11 +105,7 @@ mod sync {
                     self.0.compare_exchange_weak(old, new, order, failed)
                 }
 
-                fn change(
-                    &self,
-                    order: Ordering,
-                    run: impl FnOnce(Ordering) -> $value,
-                ) -> $value {
+                fn change(&self, order: Ordering, run: impl FnOnce(Ordering) -> $value) -> $value {
                     before(true, order);
                     let old = run(if order == SeqCst { AcqRel } else { order });
                     after(true, order);
@@ -185,10 +181,12 @@ impl Pool {
 
     /// Writes to a slot as its owner would.
     fn write(&self, link: u32, slot: usize) {
-        self.contents[link as usize - 1][slot].0.with_mut(|contents| {
-            // SAFETY: above, at `Sync`.
-            unsafe { *contents += 1 }
-        });
+        self.contents[link as usize - 1][slot]
+            .0
+            .with_mut(|contents| {
+                // SAFETY: above, at `Sync`.
+                unsafe { *contents += 1 }
+            });
     }
 
     /// As `Kind::give_back_word`, for slots of one word.
@@ -282,7 +280,9 @@ fn spawn<T: 'static>(pool: &Arc<Pool>, run: impl FnOnce(&Pool) -> T + 'static) -
 
 fn joined<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
     let threads = threads.into_iter();
-    threads.map(|thread| thread.join().expect("it ends")).collect()
+    threads
+        .map(|thread| thread.join().expect("it ends"))
+        .collect()
 }
 
 /// A thread leaves its bump slab while others free what it handed out.
