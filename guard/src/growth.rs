@@ -39,6 +39,8 @@ static LIVE: [AtomicI32; CHUNKS] = [const { AtomicI32::new(0) }; CHUNKS];
 static SAMPLED: AtomicU64 = AtomicU64::new(0);
 /// The search is on.
 static SEARCHING: AtomicBool = AtomicBool::new(false);
+/// A class was found.
+static FOUND: AtomicBool = AtomicBool::new(false);
 
 struct History {
     next_ms: u64,
@@ -63,6 +65,16 @@ pub(crate) fn search() {
 #[inline(always)]
 pub(crate) fn is_searching() -> bool {
     SEARCHING.load(Relaxed)
+}
+
+/// Ends the search: what was found has been taken over.
+pub(crate) fn end() {
+    SEARCHING.store(false, SeqCst);
+}
+
+/// Is the search over? In sequential consistency with [`end`].
+pub(crate) fn is_over() -> bool {
+    !SEARCHING.load(SeqCst)
 }
 
 #[inline(always)]
@@ -112,7 +124,7 @@ fn observe() {
         return;
     };
     let now_ms = os::monotonic_ms();
-    if now_ms < history.next_ms || !is_searching() {
+    if now_ms < history.next_ms || FOUND.load(Relaxed) {
         return;
     }
     history.next_ms = now_ms + history.interval_ms;
@@ -120,10 +132,10 @@ fn observe() {
     let Some(number) = history.add(now) else {
         return;
     };
+    // Under the lock: the history is full, and takes no further point.
+    FOUND.store(true, Relaxed);
     drop(history);
-    if SEARCHING.swap(false, SeqCst) {
-        look::found(number * CHUNK_STEP - 16);
-    }
+    look::found(number * CHUNK_STEP - 16);
 }
 
 impl History {

@@ -94,7 +94,7 @@ pub(crate) fn look() {
 
 fn due() {
     DUE.store(true, SeqCst);
-    if !growth::is_searching() {
+    if growth::is_over() {
         open();
     }
 }
@@ -108,6 +108,8 @@ pub(crate) fn found(size: usize) {
     }
     route::watch(&[size]);
     page.set_choice(Choice::Found);
+    // Only now: whoever passes the threshold from here on opens the pool with this class.
+    growth::end();
     if DUE.load(SeqCst) {
         open();
     }

@@ -99,13 +99,23 @@ struct Range {
     caches: AtomicUsize,
 }
 
+/// Base of the range while there is none: no program's address is so far above, or below it, that it
+/// seems to lie in the range to a thread that has read this base, and then the new length. (0 would
+/// take in the heap of a program at low addresses, such as one linked without PIE.)
+const NOWHERE: usize = 1 << 63;
+
 static RANGE: Range = Range {
-    base: AtomicUsize::new(0),
+    base: AtomicUsize::new(NOWHERE),
     len: AtomicUsize::new(0),
     kind_shift: AtomicU32::new(0),
     slab_table: AtomicUsize::new(0),
     caches: AtomicUsize::new(0),
 };
+
+/// Addresses of programs are below this (both architectures, 48 bits and fewer).
+const ADDRESSES: usize = 1 << 48;
+const _: () = assert!(ADDRESSES.wrapping_sub(NOWHERE) > KINDS * KIND_LEN_MAX);
+const _: () = assert!(0_usize.wrapping_sub(NOWHERE) > KINDS * KIND_LEN_MAX);
 
 /// What all slabs of one kind have in common.
 #[repr(align(64))]

@@ -66,6 +66,31 @@ fn build() -> PathBuf {
     target.join("release")
 }
 
+/// The guard with its seam for faults (`--features inject`), built into a target folder of its own,
+/// once per process.
+///
+/// # Panics
+/// When the build fails.
+#[must_use]
+pub fn guard_with_faults() -> &'static Path {
+    static ONCE: OnceLock<PathBuf> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let target = env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| workspace().join("target"), PathBuf::from)
+            .join("inject");
+        let status = Command::new(cargo)
+            .args(["build", "--release", "--locked", "--quiet"])
+            .args(["--package", "claude-guard", "--features", "inject"])
+            .current_dir(workspace())
+            .env("CARGO_TARGET_DIR", &target)
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "the guard with faults: {status}");
+        target.join("release/libclaude_guard.so")
+    })
+}
+
 /// Builds one program of the harness, for another one of them that was built alone.
 ///
 /// # Panics

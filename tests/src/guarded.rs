@@ -50,6 +50,33 @@ pub fn command(
         Rival::Standby => 1 << 20,
         Rival::Active => 0,
     };
+    let sizes = size.to_string();
+    let guard = Guard {
+        library: &artifacts().guard,
+        sizes: &sizes,
+        threshold_mb,
+    };
+    handed_over(sandbox, &guard, launchers, program)
+}
+
+/// A guard that the program gets, and what it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard<'a> {
+    /// The library.
+    pub library: &'a Path,
+    /// As in `CLAUDE_MALLOC_GUARD_SIZES`.
+    pub sizes: &'a str,
+    /// As in `CLAUDE_MALLOC_GUARD_THRESHOLD_MB`.
+    pub threshold_mb: u64,
+}
+
+/// The program under this guard; the rest as in [`command`].
+pub fn handed_over(
+    sandbox: &Sandbox,
+    guard: &Guard<'_>,
+    launchers: &[&Path],
+    program: &Path,
+) -> Command {
     let page = sandbox.file("page");
     fs::write(&page, [0; stats_page::LEN]).expect("the page");
     let launch: Vec<String> = launchers
@@ -58,10 +85,12 @@ pub fn command(
         .map(|file| format!("{}:{}", file.dev(), file.ino()))
         .collect();
     let fields = format!(
-        "launch={};page={};log={};sizes={size};threshold_mb={threshold_mb}",
+        "launch={};page={};log={};sizes={};threshold_mb={}",
         launch.join(","),
         page.display(),
-        sandbox.file("guard.log").display()
+        sandbox.file("guard.log").display(),
+        guard.sizes,
+        guard.threshold_mb
     );
     // The shell becomes the program: its pid is the one that is handed over.
     let script = "CLAUDE_SAFE_HANDOVER=\"1;pid=$$;$1\" LD_PRELOAD=$2; \
@@ -69,7 +98,7 @@ pub fn command(
     let mut command = sandbox.command("/bin/sh");
     command
         .args(["-c", script, "sh", &fields])
-        .arg(&artifacts().guard)
+        .arg(guard.library)
         .arg(program);
     command
 }
