@@ -23,16 +23,16 @@ use core::{
     ffi::{c_int, c_void},
     ptr::null_mut,
     sync::atomic::{
-        AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release, SeqCst},
         fence,
     },
 };
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
-
 use crate::{
-    counters, next,
+    counters,
+    lock::Lock,
+    next,
     os::{self, ResidentLook},
     page_events::Events,
     page_map::{self, Event, Mapped, PageMap, Range, Request},
@@ -43,9 +43,6 @@ use crate::{
 const MAP_REGIONS: usize = 4096;
 /// Room of the queue.
 const QUEUE: usize = 256;
-/// How often the lock is tried: at once, and with the processor given to others in between.
-const SPINS: usize = 100;
-const YIELDS: usize = 4;
 /// How often a holder looks again for events that came while it held the lock.
 const ROUNDS: usize = 4;
 /// Every so many calls of madvise one looks at the clock.
@@ -56,16 +53,14 @@ const ESTIMATE_EVERY_MS: u64 = 1_000;
 /// of resident memory takes some 3 ms.
 const ESTIMATE_US: u64 = 2_000;
 
-static MAP: SpinMutex<PageMap<MAP_REGIONS>> = SpinMutex::new(PageMap::new());
-/// The thread (its thread pointer) that has the lock to enter events; 0 for none.
-static HOLDER: AtomicUsize = AtomicUsize::new(0);
+static MAP: Lock<PageMap<MAP_REGIONS>> = Lock::new(PageMap::new());
 static QUEUED: Events<Event, QUEUE> = Events::new();
 /// Number of the next call that takes something away; 0 is none.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
 /// 1 in the word: the plane is on in this process. Null: it never was.
 static SWITCH: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 
-static ESTIMATE: SpinMutex<Estimate> = SpinMutex::new(Estimate {
+static ESTIMATE: Lock<Estimate> = Lock::new(Estimate {
     look: ResidentLook::new(),
     region: Range { start: 0, end: 0 },
     reached: 0,
@@ -300,7 +295,7 @@ fn count_call() {
 fn enter(event: Event) {
     let mut own = Some(event);
     for _ in 0..ROUNDS {
-        let Some(mut map) = lock_soon() else {
+        let Some(mut map) = MAP.lock_soon() else {
             let Some(event) = own.take() else { return };
             if !QUEUED.push(event) {
                 lose(1);
@@ -317,36 +312,12 @@ fn enter(event: Event) {
             map.apply(event);
         }
         publish_totals(&mut map);
-        HOLDER.store(0, Relaxed);
         drop(map);
         fence(SeqCst);
         if QUEUED.is_empty() {
             return;
         }
     }
-}
-
-/// The lock of the map, unless it can't be had within a bounded time. Its holder may have been put
-/// off the processor; the queue is for those that are stopped for longer. If the holder is this very
-/// thread, below the signal handler that we are in, there is nothing to hope for.
-fn lock_soon() -> Option<SpinMutexGuard<'static, PageMap<MAP_REGIONS>>> {
-    let me = os::thread_pointer();
-    for round in 0..=YIELDS {
-        for _ in 0..SPINS {
-            if let Some(map) = MAP.try_lock() {
-                HOLDER.store(me, Relaxed);
-                return Some(map);
-            }
-            if HOLDER.load(Relaxed) == me {
-                return None;
-            }
-            core::hint::spin_loop();
-        }
-        if round < YIELDS {
-            os::yield_processor();
-        }
-    }
-    None
 }
 
 fn publish_totals(map: &mut PageMap<MAP_REGIONS>) {

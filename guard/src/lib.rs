@@ -21,6 +21,7 @@
 //! | route, size_class | which classes are watched and which are pooled, by size |
 //! | counters, stats_page | the shards, the page (shared with the wrapper) |
 //! | pool, slab | the slabs, the threads' caches of free slots, the lock-free part of a slab |
+//! | lock | a spin lock that knows its owner |
 //! | thread | the thread-local block, the numbers of threads |
 //! | growth, look | the search for the class that only grows, the threshold |
 //! | abi_pages | the exported mmap family, and the lock of the map |
@@ -73,6 +74,7 @@ mod early;
 mod elf;
 mod environ;
 mod growth;
+mod lock;
 mod look;
 mod next;
 mod os;

@@ -34,10 +34,10 @@ use core::{
     },
 };
 
-use spin::{Mutex, MutexGuard};
-
 use crate::{
-    counters, os,
+    counters,
+    lock::{Held, Lock},
+    os,
     route::KINDS,
     size_class::SizeClass,
     slab::{GivenBack, NO_SLAB, Pending, SLOTS_MAX, Slab},
@@ -58,10 +58,7 @@ const MAGAZINE_SLOTS: usize = 58;
 const BATCH: usize = MAGAZINE_SLOTS / 2;
 /// Empty slabs that are kept, at least; above that a sixteenth of all.
 const KEPT_MIN: u64 = 16;
-/// How often a lock is tried: at once, and with the processor given to others in between.
-const SPINS: usize = 200;
-const YIELDS: usize = 4;
-/// The same for a fork, which can't do without.
+/// Turns of the scheduler that a fork gives whoever has a lock, which it can't do without.
 const FORK_YIELDS: usize = 4000;
 
 /// One thread's free slots of one kind.
@@ -129,11 +126,9 @@ struct Kind {
     emptied: AtomicU64,
     /// Slabs in use.
     slabs: AtomicU64,
-    /// The thread (its thread pointer) that holds the lock for its fork.
-    forking: AtomicUsize,
     /// For good: in a child whose parent was forked while somebody was at work in the lists.
     closed: AtomicBool,
-    lists: Mutex<Lists>,
+    lists: Lock<Lists>,
 }
 
 /// Guarded by the lock of the kind.
@@ -160,9 +155,8 @@ static POOL: [Kind; KINDS] = [const {
         pending: Pending(AtomicU32::new(NO_SLAB)),
         emptied: AtomicU64::new(0),
         slabs: AtomicU64::new(0),
-        forking: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
-        lists: Mutex::new(Lists {
+        lists: Lock::new(Lists {
             partial: NO_SLAB,
             released: NO_SLAB,
             used: 0,
@@ -467,7 +461,7 @@ fn flush(magazine: &mut Magazine, kind: usize) {
 /// A thread ends: what its cache holds goes back to the slabs. `cache` is its own.
 pub(crate) fn empty_cache(cache: *mut Cache) {
     for (kind, pool) in POOL.iter().enumerate() {
-        if pool.stride.load(Relaxed) == 0 {
+        if !pool.is_open() {
             continue;
         }
         // SAFETY: the ending thread's own cache, which nobody else has (thread::leave).
@@ -515,23 +509,16 @@ fn give_back(kind: usize, objects: &[usize]) {
 }
 
 impl Kind {
-    /// The lock, unless it can't be had within a bounded time.
-    fn lock(&self) -> Option<MutexGuard<'_, Lists>> {
-        for round in 0..=YIELDS {
-            for _ in 0..SPINS {
-                if self.closed.load(Relaxed) {
-                    return None;
-                }
-                if let Some(lists) = self.lists.try_lock() {
-                    return Some(lists);
-                }
-                core::hint::spin_loop();
-            }
-            if round < YIELDS {
-                os::yield_processor();
-            }
+    fn is_open(&self) -> bool {
+        self.stride.load(Relaxed) != 0
+    }
+
+    /// The lists, unless they can't be had within a bounded time.
+    fn lock(&self) -> Option<Held<'_, Lists>> {
+        if self.closed.load(Relaxed) {
+            return None;
         }
-        None
+        self.lists.lock_soon()
     }
 
     fn give_back_word(&self, kind: usize, link: u32, word: usize, bits: u64) {
@@ -705,28 +692,17 @@ fn slab_of(kind: usize, link: u32) -> &'static Slab {
 /// Takes every lock that can be had within a bounded time, so that the child of a fork finds the
 /// lists whole.
 pub(crate) extern "C" fn before_fork() {
-    let me = os::thread_pointer();
-    for pool in POOL.iter().filter(|pool| pool.stride.load(Relaxed) != 0) {
-        for _ in 0..FORK_YIELDS {
-            if let Some(lists) = pool.lists.try_lock() {
-                mem::forget(lists);
-                pool.forking.store(me, Relaxed);
-                break;
-            }
-            os::yield_processor();
+    for pool in POOL.iter().filter(|pool| pool.is_open()) {
+        if let Some(lists) = pool.lists.lock_within(FORK_YIELDS) {
+            lists.keep();
         }
     }
 }
 
 /// Gives the locks of [`before_fork`] back.
 pub(crate) extern "C" fn after_fork_in_parent() {
-    let me = os::thread_pointer();
     for pool in &POOL {
-        if pool.forking.load(Relaxed) == me {
-            pool.forking.store(0, Relaxed);
-            // SAFETY: locked by this thread in before_fork, which has forgotten the guard.
-            unsafe { pool.lists.force_unlock() };
-        }
+        pool.lists.give_back();
     }
 }
 
@@ -735,9 +711,8 @@ pub(crate) extern "C" fn after_fork_in_parent() {
 /// What other threads had in their caches is theirs for ever: it is lost to the child, not handed
 /// out, since the parent may have copied the cache and the slabs at different moments.
 pub(crate) fn after_fork_in_child(own_number: Option<usize>) {
-    let me = os::thread_pointer();
-    for pool in POOL.iter().filter(|pool| pool.stride.load(Relaxed) != 0) {
-        if pool.forking.load(Relaxed) != me {
+    for pool in POOL.iter().filter(|pool| pool.is_open()) {
+        if !pool.lists.is_own() {
             pool.closed.store(true, Relaxed);
         }
     }

@@ -274,8 +274,12 @@ fn many_threads(page: &str, threads: usize) {
 static STOPPED: AtomicUsize = AtomicUsize::new(0);
 static GO_ON: AtomicBool = AtomicBool::new(false);
 static IN_GUARD: AtomicUsize = AtomicUsize::new(0);
-static GUARD_START: AtomicUsize = AtomicUsize::new(0);
-static GUARD_END: AtomicUsize = AtomicUsize::new(0);
+static IN_LIBC: AtomicUsize = AtomicUsize::new(0);
+
+/// Bounds of a file's code.
+type Code = [AtomicUsize; 2];
+static GUARD: Code = [const { AtomicUsize::new(0) }; 2];
+static PROGRAM: Code = [const { AtomicUsize::new(0) }; 2];
 
 /// Stays in the handler, as JavaScriptCore's suspended threads do, until it may go on.
 extern "C" fn stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
@@ -287,8 +291,12 @@ extern "C" fn stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: the same.
     let at = unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc } as usize;
-    if (GUARD_START.load(SeqCst)..GUARD_END.load(SeqCst)).contains(&at) {
+    let is_in = |code: &Code| (code[0].load(SeqCst)..code[1].load(SeqCst)).contains(&at);
+    if is_in(&GUARD) {
         IN_GUARD.fetch_add(1, SeqCst);
+    } else if !is_in(&PROGRAM) {
+        // libc has its own locks, for which everybody waits: what needs them has to be left out.
+        IN_LIBC.fetch_add(1, SeqCst);
     }
     STOPPED.fetch_add(1, SeqCst);
     while !GO_ON.load(SeqCst) {
@@ -297,20 +305,20 @@ extern "C" fn stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     STOPPED.fetch_sub(1, SeqCst);
 }
 
-fn find_guard() {
+fn find_code(file: &str, code: &Code) {
     let maps = fs::read_to_string("/proc/self/maps").expect("/proc");
-    let bounds = maps
+    let mut bounds = maps
         .lines()
-        .filter(|line| line.contains("libclaude_guard") && line.contains("r-xp"))
+        .filter(|line| line.contains(file) && line.contains("r-xp"))
         .map(|line| {
             let (start, rest) = line.split_once('-').expect("a range");
             let end = rest.split(' ').next().expect("an end");
             let parse = |text| usize::from_str_radix(text, 16).expect("hexadecimal");
             (parse(start), parse(end))
         });
-    let (start, end) = bounds.last().expect("the guard's code");
-    GUARD_START.store(start, SeqCst);
-    GUARD_END.store(end, SeqCst);
+    let (start, end) = bounds.next().expect("the code of that file");
+    code[0].store(start, SeqCst);
+    code[1].store(end, SeqCst);
 }
 
 fn handle(signal: c_int, handler: usize) {
@@ -327,12 +335,14 @@ fn handle(signal: c_int, handler: usize) {
 /// Two threads at work in the pool are stopped in mid-call, again and again; meanwhile the main
 /// thread allocates, frees what they made, and forks a child that does the same.
 fn suspended(page: &str, rounds: usize) {
-    find_guard();
+    find_code("libclaude_guard", &GUARD);
+    find_code("pool-probe", &PROGRAM);
     handle(libc::SIGUSR2, stop as *const () as usize);
     let end = AtomicBool::new(false);
+    let mut forks = 0;
     let shared: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
     std::thread::scope(|scope| {
-        let (end, shared) = (&end, &shared);
+        let (end, shared, forks) = (&end, &shared, &mut forks);
         let handles: Vec<libc::pthread_t> = (0..2_u64)
             .map(|thread| {
                 let (send, receive) = std::sync::mpsc::channel();
@@ -358,20 +368,23 @@ fn suspended(page: &str, rounds: usize) {
             .collect();
         for round in 0..rounds {
             GO_ON.store(false, SeqCst);
+            IN_LIBC.store(0, SeqCst);
             for &thread in &handles {
                 // SAFETY: a live thread: it ends only when `end` is set.
                 assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGUSR2) }, 0);
             }
             until("both threads stop", || STOPPED.load(SeqCst) == 2);
             let mine = objects_of_main(round);
-            for slot in shared {
+            let libc_is_free = IN_LIBC.load(SeqCst) == 0;
+            for slot in shared.iter().filter(|_| libc_is_free) {
                 let theirs = slot.swap(0, SeqCst);
                 if theirs != 0 {
                     // SAFETY: an object that a thread has given away.
                     unsafe { libc::free(theirs as *mut c_void) };
                 }
             }
-            if round % 16 == 0 {
+            if libc_is_free && round.is_multiple_of(4) {
+                *forks += 1;
                 // SAFETY: the child only uses malloc, which fork keeps usable, and _exit.
                 unsafe {
                     let child = libc::fork();
@@ -395,7 +408,7 @@ fn suspended(page: &str, rounds: usize) {
     });
     let in_guard = IN_GUARD.load(SeqCst);
     println!(
-        "stopped_in_guard={in_guard} passed_on={}",
+        "stopped_in_guard={in_guard} forks={forks} passed_on={}",
         read_page(page).pool.passed_on
     );
     assert!(
