@@ -37,7 +37,13 @@ struct Workload {
 /// Pools from the beginning, fills and empties slabs, and asks for the log line in the end.
 const POOLED: Workload = Workload {
     program: "alloc-model",
-    arguments: &["seeds=8", "steps=1000", "leak=168", "bulk=9000", "usr1=yes"],
+    arguments: &[
+        "seeds=6",
+        "steps=20000",
+        "leak=168",
+        "bulk=3000",
+        "usr1=yes",
+    ],
     threshold_mb: 0,
     varies: &["ms=", "guard="],
 };
@@ -242,7 +248,12 @@ fn no_leaked_byte_changes_when_a_call_fails() {
     }
 }
 
-/// Runs the model, which keeps some 150 MB, under a limit.
+/// Around what the model needs, around the sizes of a range, and where there is room for a pool.
+const LIMITS_MIB: [u64; 13] = [
+    16, 40, 64, 80, 100, 140, 200, 280, 400, 560, 720, 1100, 8192,
+];
+
+/// Runs the model, which keeps some 75 MB, under a limit.
 fn limited(limit: &str, mib: u64, guard: Option<&Guard<'_>>) -> (Output, Option<Snapshot>) {
     let sandbox = Sandbox::new();
     let prlimit = Path::new("/usr/bin/prlimit");
@@ -256,14 +267,20 @@ fn limited(limit: &str, mib: u64, guard: Option<&Guard<'_>>) -> (Output, Option<
     command
         .arg(format!("--{limit}={}", mib << 20))
         .arg(program("alloc-model"))
-        .args(["seeds=200", "steps=2000", "leak=2000"]);
+        .args(["seeds=60", "steps=2000", "leak=4096"]);
     let output = command.output().expect("prlimit starts");
     let page = guard.and_then(|_| page(&sandbox));
     (output, page)
 }
 
+/// What the guard itself may take under a limit: a sixteenth of the address space (os::reserve), and
+/// some megabytes for the threads' caches and the first slabs.
+fn without_the_guards_part(mib: u64) -> u64 {
+    mib - mib / 16 - 8
+}
+
 #[test]
-fn what_fits_in_a_limit_alone_fits_in_it_under_the_guard() {
+fn what_fits_in_a_limit_alone_fits_under_the_guard_in_little_more() {
     let guard = Guard {
         library: &artifacts().guard,
         sizes: "160",
@@ -275,8 +292,8 @@ fn what_fits_in_a_limit_alone_fits_in_it_under_the_guard() {
     };
     for limit in ["as", "data"] {
         let (mut fitted, mut refused, mut pooled) = (0, 0, 0);
-        for mib in (16..=1024).step_by(72).chain([160, 1 << 13]) {
-            let (alone, _) = limited(limit, mib, None);
+        for mib in LIMITS_MIB {
+            let (alone, _) = limited(limit, without_the_guards_part(mib), None);
             let (guarded, page) = limited(limit, mib, Some(&guard));
             let what = format!("{limit} {mib} MiB");
             // 3: it ends itself, for want of room for its tables.
