@@ -757,7 +757,7 @@ impl<'a> Hand<'a> {
                         self.edge(how)?;
                     }
                 }
-                _ => self.exchange(how % 2 == 0)?,
+                _ => self.exchange(how.is_multiple_of(2))?,
             }
         }
         while let Some(object) = self.live.pop() {
