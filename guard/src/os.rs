@@ -320,9 +320,17 @@ fn injected_fault(_call: Call) -> Option<Errno> {
         .then(|| Errno::from_raw_os_error(ERRNO.load(Relaxed)))
 }
 
+/// Of a limited address space (RLIMIT_AS) a reservation takes no more than one part in so many: the
+/// rest is what the program was given the limit for.
+const RESERVED_PART: u64 = 16;
+
 /// Takes address space of this length, which costs no memory. Aligned to a page.
 pub(crate) fn reserve(len: usize) -> Option<usize> {
     checked(Call::Reserve, || {
+        let limit = process::getrlimit(Resource::As).current;
+        if limit.is_some_and(|limit| len as u64 > limit / RESERVED_PART) {
+            return Err(Errno::NOMEM);
+        }
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe {
             mm::mmap_anonymous(

@@ -49,7 +49,7 @@ use crate::{
 const SLAB_LEN: usize = 64 << 10;
 /// Address space of one kind in bytes, the largest that is tried, and the smallest that is of use.
 const KIND_LEN_MAX: usize = 256 << 30;
-const KIND_LEN_MIN: usize = 64 << 20;
+const KIND_LEN_MIN: usize = 16 << 20;
 /// Fresh slabs are made usable in steps that double, in bytes.
 const STEP_MIN: usize = 2 << 20;
 const STEP_MAX: usize = 64 << 20;
@@ -180,7 +180,8 @@ pub(crate) fn reserve(classes: usize) -> bool {
     let kinds = 2 * classes.min(CLASSES);
     let caches_len = (THREADS * size_of::<Cache>()).next_multiple_of(SLAB_LEN);
     let mut kind_len = KIND_LEN_MAX;
-    // Ladder: an address-space limit (RLIMIT_AS) leaves less room, or none.
+    // Ladder: an address-space limit (RLIMIT_AS) leaves less room, or none; os::reserve refuses what
+    // the program would miss.
     while kind_len >= KIND_LEN_MIN {
         let table_len = kinds * (kind_len / SLAB_LEN) * size_of::<Slab>();
         let len = caches_len + table_len + kinds * kind_len + SLAB_LEN;

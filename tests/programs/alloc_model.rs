@@ -14,7 +14,8 @@
 //!
 //! One line of `name=value` on stdout; `outcome` is a digest of what was null, with which errno: the
 //! same with any allocator that answers as glibc does. Exit status: 0 all is right, 1 something is
-//! wrong (said on stderr, with the arguments that show it again), 2 it refuses the arguments.
+//! wrong (said on stderr, with the arguments that show it again), 2 it refuses the arguments, 3 there
+//! is no memory for the tables.
 
 use std::{
     ffi::{CStr, c_int, c_void},
@@ -293,6 +294,16 @@ struct Hand<'a> {
     outcome: u64,
 }
 
+/// Room for so many objects; without it the program ends before it has begun.
+fn table(objects: usize) -> Vec<Object> {
+    let mut table = Vec::new();
+    if table.try_reserve_exact(objects).is_err() {
+        eprintln!("alloc-model: no memory for the tables");
+        std::process::exit(3);
+    }
+    table
+}
+
 fn set_errno(value: c_int) {
     // SAFETY: the thread's own errno.
     unsafe { *libc::__errno_location() = value }
@@ -319,8 +330,8 @@ impl<'a> Hand<'a> {
                 left: 0,
                 bytes_left: 0,
             },
-            live: Vec::with_capacity(OBJECTS.max(world.options.bulk) + 1),
-            leaked: Vec::with_capacity(leaked),
+            live: table(OBJECTS.max(world.options.bulk) + 1),
+            leaked: table(leaked),
             step: 0,
             calls: 0,
             nulls: 0,
@@ -746,7 +757,7 @@ impl<'a> Hand<'a> {
                         self.edge(how)?;
                     }
                 }
-                _ => self.exchange(how % 2 == 0)?,
+                _ => self.exchange(how.is_multiple_of(2))?,
             }
         }
         while let Some(object) = self.live.pop() {
@@ -759,6 +770,11 @@ impl<'a> Hand<'a> {
     fn finish(&mut self) -> Result<(), Wrong> {
         while let Some(object) = self.leaked.pop() {
             self.end(&object, 2)?;
+        }
+        let mut exchanged = lock(&self.world.exchange).pop();
+        while let Some(object) = exchanged {
+            self.end(&object, 2)?;
+            exchanged = lock(&self.world.exchange).pop();
         }
         self.world.calls.fetch_add(self.calls, Relaxed);
         self.world.nulls.fetch_add(self.nulls, Relaxed);
@@ -926,14 +942,6 @@ fn main() -> ExitCode {
                 let again = arguments.join(" ");
                 eprintln!("alloc-model: {what}\nalloc-model: to see it again: {again}");
             }
-        }
-    }
-    let left = std::mem::take(&mut *lock(&world.exchange));
-    let mut last = Hand::new(&world);
-    for object in &left {
-        if let Err(Wrong(what)) = last.end(object, 2) {
-            is_right = false;
-            eprintln!("alloc-model: {what}");
         }
     }
     if world.options.usr1 {

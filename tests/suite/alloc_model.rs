@@ -83,7 +83,6 @@ fn guard(sizes: &str, threshold_mb: u64) -> Guard<'_> {
 /// The guard was in the state that was asked for, and did what it is for.
 #[track_caller]
 fn assert_at_work(guard: &Guard<'_>, page: &Snapshot) {
-    assert_eq!(page.faults.count, 0, "{page:?}");
     let is_active = guard.threshold_mb == 0;
     let state = if is_active {
         State::Active
@@ -115,6 +114,7 @@ fn every_sequence_goes_as_without_the_guard() {
         let guard = guard(sizes, threshold_mb);
         let (outcome, page) = model(&guard, &arguments);
         assert_at_work(&guard, &page);
+        assert_eq!(page.faults.count, 0, "{page:?}");
         for field in ["seeds", "calls", "nulls", "outcome"] {
             assert_eq!(outcome.fields[field], alone.fields[field], "{field}");
         }
@@ -248,6 +248,8 @@ fn memcheck_finds_no_invalid_read_or_write() {
         let page = std::fs::read(sandbox.file("page")).expect("the page");
         let page = Snapshot::from_bytes(&page).expect("the guard's page");
         assert_at_work(&guard, &page);
+        // Valgrind has no room for the largest range: the next smaller one is taken.
+        assert!(page.faults.count == 0 || page.faults.call == 2, "{page:?}");
     }
 }
 
