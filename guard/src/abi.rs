@@ -126,10 +126,14 @@ unsafe extern "C" fn valloc(size: usize) -> *mut c_void {
     served(next::valloc(size), size)
 }
 
-/// Rounds the request up to pages: never one of a class that can be watched.
+/// Rounds the request up to pages: of a class that can be watched only if nothing is asked for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pvalloc(size: usize) -> *mut c_void {
-    next::pvalloc(size)
+    let object = next::pvalloc(size);
+    if size == 0 {
+        return served(object, 0);
+    }
+    object
 }
 
 #[unsafe(no_mangle)]

@@ -533,10 +533,15 @@ impl Kind {
             self.pending.push(link, slab);
         }
         if result == GivenBack::All {
-            let emptied = self.emptied.fetch_add(1, Relaxed) + 1;
-            if emptied > KEPT_MIN.max(self.slabs.load(Relaxed) / 8) {
-                self.release_empty_slabs(kind);
-            }
+            self.note_empty_slab(kind);
+        }
+    }
+
+    /// A slab has no live object any more. When there are many of them, they are given back.
+    fn note_empty_slab(&self, kind: usize) {
+        let emptied = self.emptied.fetch_add(1, Relaxed) + 1;
+        if emptied > KEPT_MIN.max(self.slabs.load(Relaxed) / 8) {
+            self.release_empty_slabs(kind);
         }
     }
 
@@ -551,6 +556,7 @@ impl Kind {
         let slab = slab_of(kind, link);
         let stride = magazine.stride as usize;
         let start = slab_start(kind, link);
+        let mut is_empty = false;
         while cursor != end {
             let slot = (cursor - start) / stride;
             let (word, mut bits) = (slot / 64, 0_u64);
@@ -558,10 +564,13 @@ impl Kind {
                 bits |= 1 << ((cursor - start) / stride % 64);
                 cursor += stride;
             }
-            slab.give_back(slots_of(stride), word, bits);
+            is_empty = slab.give_back(slots_of(stride), word, bits) == GivenBack::All;
         }
         if slab.unlist() {
             self.pending.push(link, slab);
+        }
+        if is_empty {
+            self.note_empty_slab(kind);
         }
     }
 

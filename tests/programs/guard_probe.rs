@@ -54,6 +54,12 @@ fn main() {
     match argument(1) {
         "preinit" => print(&snapshot(argument(2))),
         "family" => family(argument(2), number(3), number(4)),
+        "pvalloc" => counted(argument(2), 1, |_| {
+            for _ in 0..1000 {
+                // SAFETY: pvalloc takes any size; freed once.
+                unsafe { libc::free(black_box(pvalloc(0))) };
+            }
+        }),
         "churn" => churn(argument(2), number(3), number(4)),
         "leak" => leak(argument(2), number(3)),
         "errno" => errno_is_kept(),

@@ -340,6 +340,21 @@ fn malloc_before_init_array_is_served_and_counted() {
     );
 }
 
+/// pvalloc rounds 0 up to 0: an object of the smallest class, whose end is counted.
+#[test]
+fn a_pvalloc_of_nothing_is_counted_as_it_ends() {
+    let scratch = Scratch::new();
+    let handover = format!("{};sizes=16", scratch.client_handover());
+    let line = said(
+        scratch
+            .handed_over(&handover, &[], PROBE)
+            .args(["pvalloc".into(), scratch.path("page")]),
+    );
+    let fields = fields(&line);
+    assert_eq!(number(&fields, "free"), 1000, "{line}");
+    assert_eq!(number(&fields, "live"), 0, "{line}");
+}
+
 #[test]
 fn another_class_is_counted_when_told_so() {
     for (spec, size, expected) in [
