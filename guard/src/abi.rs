@@ -87,7 +87,7 @@ unsafe extern "C" fn free_aligned_sized(object: *mut c_void, _align: usize, _siz
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    if is_malloc_aligned(align) {
+    if is_malloc_aligned(align, size) {
         return allocate(size);
     }
     served(next::aligned_alloc(align, size), size)
@@ -95,7 +95,7 @@ unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
-    if is_malloc_aligned(align) {
+    if is_malloc_aligned(align, size) {
         return allocate(size);
     }
     served(next::memalign(align, size), size)
@@ -105,7 +105,7 @@ unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
     // SAFETY: the program's contract: `out` can be written, and after a success it has been.
     unsafe {
-        if is_malloc_aligned(align)
+        if is_malloc_aligned(align, size)
             && align >= size_of::<*mut c_void>()
             && let Some(kind) = Route::of(size).kind()
             && let Some(taken) = pool::take(kind)
@@ -179,9 +179,11 @@ unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
 #[inline(always)]
 fn rare() {}
 
-/// An alignment that malloc gives anyway.
-fn is_malloc_aligned(align: usize) -> bool {
-    align.is_power_of_two() && align <= 16
+/// An alignment that a request of this size is given anyway.
+fn is_malloc_aligned(align: usize, size: usize) -> bool {
+    align.is_power_of_two()
+        && align <= 16
+        && (Route::of(size).kind()).is_none_or(|kind| pool::is_aligned(kind, align))
 }
 
 #[inline(always)]

@@ -169,6 +169,8 @@ impl<'a> Handover<'a> {
 pub(crate) struct Sizes {
     /// Sizes that name the classes, each class once.
     sizes: [usize; CLASSES],
+    /// Where a class is packed, see [`SizeClass::strides`].
+    packed: [bool; CLASSES],
     len: usize,
     /// Watch the class until one is found whose live count only grows.
     pub(crate) auto: bool,
@@ -181,13 +183,14 @@ impl Sizes {
         sizes[0] = DEFAULT_SIZE;
         Self {
             sizes,
+            packed: [false; CLASSES],
             len: 1,
             auto: false,
         }
     };
 
-    /// `auto`, a size in `1..=MAX_SIZE`, or a list of some; `None` for anything else. Of a list, the
-    /// first `CLASSES` classes count.
+    /// `auto`, a size in `1..=MAX_SIZE` (`/8` behind it: packed), or a list of some; `None` for
+    /// anything else. Of a list, the first `CLASSES` classes count.
     pub(crate) fn parse(spec: &[u8]) -> Option<Self> {
         if spec.trim_ascii() == b"auto" {
             return Some(Self {
@@ -197,11 +200,17 @@ impl Sizes {
         }
         let mut sizes = Self {
             sizes: [0; CLASSES],
+            packed: [false; CLASSES],
             len: 0,
             auto: false,
         };
         for item in spec.split(|&byte| byte == b',') {
-            let size = number(item.trim_ascii())?.try_into().ok()?;
+            let item = item.trim_ascii();
+            let (size, packed) = match item.strip_suffix(b"/8") {
+                Some(size) => (size, true),
+                None => (item, false),
+            };
+            let size = number(size)?.try_into().ok()?;
             if !(1..=MAX_SIZE).contains(&size) {
                 return None;
             }
@@ -212,10 +221,15 @@ impl Sizes {
                 .any(|&other| SizeClass::of(other) == class);
             if is_new && sizes.len < CLASSES {
                 sizes.sizes[sizes.len] = size;
+                sizes.packed[sizes.len] = packed;
                 sizes.len += 1;
             }
         }
         Some(sizes)
+    }
+
+    pub(crate) fn is_packed(&self, number: usize) -> bool {
+        self.packed[number]
     }
 
     pub(crate) fn as_slice(&self) -> &[usize] {

@@ -26,7 +26,8 @@ static NEXT_MS: AtomicU64 = AtomicU64::new(0);
 static DUE: AtomicBool = AtomicBool::new(false);
 /// It was tried to open the pool.
 static OPENED: AtomicBool = AtomicBool::new(false);
-/// Sizes that name the classes; unused places are 0.
+/// Sizes that name the classes, 0 in unused places, and which classes are packed.
+static PACKED: [AtomicBool; CLASSES] = [const { AtomicBool::new(false) }; CLASSES];
 static SIZES: [AtomicUsize; CLASSES] = [const { AtomicUsize::new(0) }; CLASSES];
 
 /// Says on the page which classes would be watched.
@@ -43,6 +44,7 @@ pub(crate) fn watch(sizes: &Sizes) {
     name(sizes);
     for (number, &size) in sizes.as_slice().iter().enumerate() {
         SIZES[number].store(size, Relaxed);
+        PACKED[number].store(sizes.is_packed(number), Relaxed);
     }
     route::watch(sizes.as_slice());
     if sizes.auto {
@@ -129,7 +131,7 @@ fn open() {
         return;
     }
     for (number, size) in sizes() {
-        pool::open_class(number, size);
+        pool::open_class(number, size, PACKED[number].load(Relaxed));
         page.classes[number].pooled.store(1, Relaxed);
     }
     page.set_state(State::Active);

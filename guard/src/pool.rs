@@ -208,8 +208,9 @@ pub(crate) fn reserve(classes: usize) -> bool {
 }
 
 /// Readies the two kinds of a class; `number` is below the `classes` of [`reserve`].
-pub(crate) fn open_class(number: usize, size: usize) {
-    for (kind, stride) in SizeClass::of(size).strides().into_iter().enumerate() {
+pub(crate) fn open_class(number: usize, size: usize, packed: bool) {
+    let strides = SizeClass::of(size).strides(packed);
+    for (kind, stride) in strides.into_iter().enumerate() {
         let pool = &POOL[2 * number + kind];
         let reciprocal = (1_u64 << 32).div_ceil(stride as u64);
         pool.reciprocal.store(reciprocal as u32, Relaxed);
@@ -223,6 +224,11 @@ pub(crate) fn open_class(number: usize, size: usize) {
 pub(crate) fn place(object: *mut c_void) -> Option<Place> {
     let offset = (object as usize).wrapping_sub(RANGE.base.load(Relaxed));
     (offset < RANGE.len.load(Relaxed)).then_some(Place(offset))
+}
+
+/// Are all slots of the kind at a multiple of this power of two?
+pub(crate) fn is_aligned(kind: usize, align: usize) -> bool {
+    (POOL[kind].stride.load(Relaxed) as usize).is_multiple_of(align)
 }
 
 /// Place of an object in the range.

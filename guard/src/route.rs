@@ -263,7 +263,7 @@ pub(crate) fn sample_all() {
 /// Sends the requests of a class, whose number is below `CLASSES`, to the pool.
 pub(crate) fn pool(number: usize, size: usize) {
     let class = SizeClass::of(size);
-    let [lower, _] = class.strides();
+    let [lower, _] = class.strides(false);
     for at in granule(class.low)..=granule(class.end() - 1) {
         let kind = 2 * number + usize::from(at * GRANULE > lower);
         ROUTES.0[at].store(kind as u8 + 1, Relaxed);

@@ -51,7 +51,7 @@ fn main() {
         "threshold" => threshold(page),
         "wanted" => wanted(page),
         "sized" => sized(),
-        "usable" => usable(page),
+        "usable" => usable(page, number(3)),
         other => panic!("no scenario {other:?}"),
     }
 }
@@ -768,9 +768,16 @@ fn sized() {
     }
 }
 
-/// Bytes of memory for each object, and what may be used of it.
-fn usable(page: &str) {
-    for (size, stride) in [(153, 160), (160, 160), (161, 176), (168, 176)] {
+/// Bytes of memory for each object, and what may be used of it; `upper` for the larger requests of
+/// the class.
+fn usable(page: &str, upper: usize) {
+    for (size, stride) in [(153, 160), (160, 160), (161, upper), (168, upper)] {
+        // SAFETY: as aligned_alloc(3) says; freed once.
+        unsafe {
+            let aligned = libc::aligned_alloc(16, size);
+            assert_eq!(aligned as usize % 16, 0, "aligned_alloc");
+            libc::free(aligned);
+        }
         // SAFETY: malloc takes any size.
         let (first, last) = unsafe {
             let hits = read_page(page).first().pool_hit;

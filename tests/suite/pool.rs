@@ -124,7 +124,14 @@ fn neither_free_nor_malloc_touches_a_page_of_objects() {
 
 #[test]
 fn an_object_takes_its_stride_and_not_a_byte_more() {
-    let text = Probe::new().said("usable", &[]);
+    let text = Probe::new().said("usable", &["176"]);
+    assert_eq!(text.lines().count(), 4, "{text}");
+}
+
+/// Packed at multiples of 8, on request; what asks for 16 gets it all the same.
+#[test]
+fn a_packed_class_takes_168_bytes_for_168() {
+    let text = Probe::with("sizes=160/8;threshold_mb=0").said("usable", &["168"]);
     assert_eq!(text.lines().count(), 4, "{text}");
 }
 
