@@ -13,7 +13,7 @@ use crate::{
     config::PathBuffer,
     counters,
     os::{self, ErrnoKept, LogRefused, Usr1Found},
-    stats_page::{Snapshot, State, Usr1},
+    stats_page::{Choice, Snapshot, State, Usr1},
 };
 
 /// Where lines go.
@@ -86,14 +86,14 @@ fn append(to: &Destinations, line: &[u8]) {
 
 /// A line of text on the stack.
 struct Line {
-    bytes: [u8; 320],
+    bytes: [u8; 384],
     len: usize,
 }
 
 impl Line {
     const fn new() -> Self {
         Self {
-            bytes: [0; 320],
+            bytes: [0; 384],
             len: 0,
         }
     }
@@ -121,7 +121,19 @@ impl Line {
             os::pid(),
         )?;
         self.write_utc(os::unix_time_s())?;
-        writeln!(self, " stray={}", snapshot.first().stray)
+        let choice = match snapshot.choice {
+            Choice::Named => "named",
+            Choice::Searching => "searching",
+            Choice::Found => "found",
+        };
+        writeln!(
+            self,
+            " stray={} passed_on={} slabs={} faults={} choice={choice}",
+            snapshot.first().stray,
+            snapshot.pool.passed_on,
+            snapshot.pool.slabs,
+            snapshot.faults.count,
+        )
     }
 
     /// `2026-01-31T23:59:59Z`; the civil date by counting from 0000-03-01, so that the leap day is
