@@ -161,6 +161,18 @@ pub struct Config {
     pub disable: bool,
 }
 
+impl Config {
+    /// From which memory on the guard's pool serves, MiB. `None`: never, `CLAUDE_SAFE_RECLAIM` does not have it.
+    pub fn pool_threshold_mib(&self) -> Option<u64> {
+        let is_wanted = match &self.reclaim {
+            Reclaim::Auto => true,
+            Reclaim::Off => false,
+            Reclaim::Only(words) => words.contains(&"pool"),
+        };
+        is_wanted.then_some(self.guard_threshold_mib)
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
