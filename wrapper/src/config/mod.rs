@@ -835,6 +835,25 @@ mod tests {
     }
 
     #[test]
+    fn the_pool_has_a_threshold_only_where_reclaim_has_the_pool() {
+        for (reclaim, threshold_mib) in [
+            ("", Some(7)),
+            ("auto", Some(7)),
+            ("pool", Some(7)),
+            ("cgroup, Pool", Some(7)),
+            ("off", None),
+            ("cgroup,pageout,compress,foreign", None),
+        ] {
+            let environment = [
+                ("CLAUDE_SAFE_RECLAIM", reclaim),
+                ("CLAUDE_MALLOC_GUARD_THRESHOLD_MB", "7"),
+            ];
+            let config = load_with(&environment, "", "", 64).config;
+            assert_eq!(config.pool_threshold_mib(), threshold_mib, "{reclaim:?}");
+        }
+    }
+
+    #[test]
     fn an_empty_value_is_as_good_as_none_except_for_the_guard() {
         let loaded = load_with(
             &[("CLAUDE_SAFE_BIN", ""), ("CLAUDE_WATCHDOG_INTERVAL", "")],

@@ -225,6 +225,8 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
             .processes
             .stat(pid, None)
             .ok()
+            // A zombie that nobody reaps is no living process.
+            .filter(|stat| !stat.is_dead())
             .map(|stat| stat.id.start_ticks)
     });
     status
