@@ -347,7 +347,8 @@ fn regions_in_words(regions: &[(RegionState, Option<Part>)]) -> String {
 }
 
 /// For programs: plain numbers, sizes in bytes. `resident_bytes` and `peak_bytes` are the guard's estimates,
-/// `resident_now_bytes` is the kernel's count; null: not known.
+/// `resident_now_bytes` is the kernel's count; null: not known. Now, a kind has what its listed regions have: what the
+/// page does not list (it has the largest, as of the estimate) is in the rest.
 pub(super) fn in_json(view: &View<'_>) -> Value {
     let View {
         reading,
