@@ -1032,8 +1032,13 @@ fn keep_objects(per_s: u64) {
         let due = (begun.elapsed().as_micros() as u64).saturating_mul(per_s) / 1_000_000;
         let due = due.min(MOST);
         while taken < due {
-            // SAFETY: nobody frees it; black_box keeps the call.
-            std::hint::black_box(unsafe { libc::malloc(160) });
+            // SAFETY: nobody frees it; the write stays in it. black_box keeps the call.
+            unsafe {
+                let object = std::hint::black_box(libc::malloc(160));
+                if !object.is_null() {
+                    object.write_bytes(1, 160);
+                }
+            }
             taken += 1;
         }
         thread::sleep(Duration::from_millis(5));
