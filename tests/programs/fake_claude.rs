@@ -22,6 +22,8 @@
 //! | `leak_in` | `self` | or `tool` (session of its own, as the client's), `tool_group` (group of its own), `tool_same` (group of the client), `grandchild` (child of a tool) |
 //! | `leak_round` `leak_hold_ms` | `1` `30000` | which call's tool leaks, and how long it keeps the memory |
 //! | `mark_mib` `mark` | – | writes CLOCK_MONOTONIC, ns, to the file when the leak passes that size |
+//! | `arena_mib` `arena_touch_mib` `arena_go` `arena_done` | `0` – – – | one mapping, as an allocator takes it, then an mprotect of it now and then; when the first file is there, so much of it is written without any further call, then the second file |
+//! | `objects_per_s` | `0` | so many objects of 160 bytes a second, by malloc, two million at most; kept |
 //! | `cow_mib` | `0` | memory that a forked child shares |
 //! | `storm` | `0` | so many idle children at once |
 //! | `ignore` | – | signals (numbers, or `all`) that are seen and not obeyed |
@@ -881,6 +883,14 @@ fn be_ill(world: &Arc<World>) -> Vec<Child> {
         let plan = plan.clone();
         thread::spawn(move || leak(&plan));
     }
+    if plan.number("arena_mib", 0) > 0 {
+        let plan = plan.clone();
+        thread::spawn(move || fill_arena(&plan));
+    }
+    let objects_per_s = plan.number("objects_per_s", 0);
+    if objects_per_s > 0 {
+        thread::spawn(move || keep_objects(objects_per_s));
+    }
     if plan.0.contains_key("exit") || plan.0.contains_key("die") {
         let world = Arc::clone(world);
         thread::spawn(move || {
@@ -974,6 +984,64 @@ fn take(bytes: usize) {
                 .add(at)
                 .write_volatile((at >> 12) as u8 | 1);
         }
+    }
+}
+
+/// Grows inside one mapping, as today's client does. What ends the waiting comes from outside; while it waits, it calls
+/// the mmap family, as a program does that is still mapping.
+fn fill_arena(plan: &Plan) {
+    const MIB: usize = 1 << 20;
+    let size = plan.number("arena_mib", 0).min(LEAK_LIMIT_MIB) as usize * MIB;
+    let touched = plan.number("arena_touch_mib", 0) as usize * MIB;
+    let (Some(go), Some(done)) = (plan.path("arena_go"), plan.path("arena_done")) else {
+        fail("FAKE_CLAUDE: arena_mib without arena_go and arena_done");
+    };
+    let usable = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new private mapping, all of it readable and writable; the writes stay below its length. Huge pages
+    // would be more than what is written.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let place = libc::mmap(std::ptr::null_mut(), size, usable, flags, -1, 0);
+        if place == libc::MAP_FAILED {
+            fail(&format!(
+                "fake-claude: arena: {}",
+                io::Error::last_os_error()
+            ));
+        }
+        libc::madvise(place, size, libc::MADV_NOHUGEPAGE);
+        while !go.exists() {
+            libc::mprotect(place, size, usable);
+            thread::sleep(Duration::from_millis(20));
+        }
+        for at in (0..touched.min(size)).step_by(4096) {
+            place.cast::<u8>().add(at).write_volatile(1);
+        }
+    }
+    let _ = fs::write(done, "");
+    loop {
+        thread::park();
+    }
+}
+
+/// Takes objects of the reported size at the ordered speed, in steps of 5 ms, and keeps them.
+fn keep_objects(per_s: u64) {
+    const MOST: u64 = 2_000_000;
+    let begun = Instant::now();
+    let mut taken = 0;
+    while taken < MOST {
+        let due = (begun.elapsed().as_micros() as u64).saturating_mul(per_s) / 1_000_000;
+        let due = due.min(MOST);
+        while taken < due {
+            // SAFETY: nobody frees it; the write stays in it. black_box keeps the call.
+            unsafe {
+                let object = std::hint::black_box(libc::malloc(160));
+                if !object.is_null() {
+                    object.write_bytes(1, 160);
+                }
+            }
+            taken += 1;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -6,8 +6,8 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use claude_safe::stats_page::State;
 use claude_safe_tests::clients::{prepare_home, set_up};
+use claude_safe_tests::runtimes::stats_page::State;
 use claude_safe_tests::runtimes::{
     LeakLoop, Orders, Runtime, STANDBY_MIB, Took, handed_over, js_client, read_page,
 };

@@ -6,8 +6,8 @@
 //! class. Where a runtime is not here, the test is named as skipped. Sockets live in a network
 //! namespace with nothing but `lo`. With `CLAUDE_SAFE_ALL_SIZES=1` all 64 pool sizes are run.
 
-use claude_safe::stats_page::{Choice, Snapshot, State};
 use claude_safe_tests::clients::{prepare_home, set_up, shape, transcripts};
+use claude_safe_tests::runtimes::stats_page::{Choice, Snapshot, State};
 use claude_safe_tests::runtimes::{
     LeakLoop, Orders, Resident, Runtime, by_hand, handed_over, js_client, log_file, read_page,
     workload,

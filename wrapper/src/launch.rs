@@ -171,7 +171,7 @@ fn handover(config: &Config, kind: &Kind, folder: Option<&SessionFolder>) -> Opt
         page: folder.and_then(|f| f.make_page(stats_page::LEN).ok()),
         log: config.guard_log.clone(),
         sizes: config.guard_sizes.text(),
-        threshold_mib: config.guard_threshold_mib,
+        threshold_mib: config.pool_threshold_mib(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! lives. Owned by us alone: never shared between sessions, never used if somebody else could write there.
 
 use crate::os::private::{self, Access};
+use crate::watch::ProcessId;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,8 @@ pub struct Notes {
     pub wrapper_pid: Option<i32>,
     /// The client's pid: the wrapper's child.
     pub client_pid: Option<i32>,
+    /// The client's start, clock ticks since boot.
+    pub client_start_ticks: Option<u64>,
     /// Start of the session, seconds since 1970.
     pub since_unix_s: Option<u64>,
     /// Start of this life of the client, seconds since 1970.
@@ -158,6 +161,7 @@ impl Notes {
         tell("wrapper_pid", self.wrapper_pid.map(|n| n.to_string()));
         tell("client_pid", self.client_pid.map(|n| n.to_string()));
         for (key, number) in [
+            ("client_start_ticks", self.client_start_ticks),
             ("since_unix_s", self.since_unix_s),
             ("client_since_unix_s", self.client_since_unix_s),
             ("restarts", self.restarts),
@@ -173,6 +177,14 @@ impl Notes {
         text
     }
 
+    /// The client, beyond doubt: its pid and its start.
+    pub fn client(&self) -> Option<ProcessId> {
+        Some(ProcessId {
+            pid: self.client_pid?,
+            start_ticks: self.client_start_ticks?,
+        })
+    }
+
     /// Of such a text; what is not understood is passed over.
     pub fn parse(text: &str) -> Notes {
         let mut notes = Notes::default();
@@ -182,6 +194,7 @@ impl Notes {
             match key {
                 "wrapper_pid" => notes.wrapper_pid = pid(),
                 "client_pid" => notes.client_pid = pid(),
+                "client_start_ticks" => notes.client_start_ticks = number(),
                 "since_unix_s" => notes.since_unix_s = number(),
                 "client_since_unix_s" => notes.client_since_unix_s = number(),
                 "restarts" => notes.restarts = number(),
@@ -271,11 +284,16 @@ pub fn all(base: &Path) -> Vec<Found> {
         .collect()
 }
 
-/// Removes the folders of sessions whose wrapper is dead (killed by KILL, power lost).
-/// `start_of` tells the start of a living process.
+/// Removes the folders of sessions whose wrapper is dead (killed by KILL, power lost), and whose client is too: one
+/// that lives on has its statistics page there. `start_of` tells the start of a living process.
 pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
     for session in all(base) {
-        if start_of(session.pid) != Some(session.start_ticks) {
+        if start_of(session.pid) == Some(session.start_ticks) {
+            continue;
+        }
+        let notes = read_file(&session.path, NOTES).unwrap_or_default();
+        let client = Notes::parse(&notes).client();
+        if client.is_none_or(|client| start_of(client.pid) != Some(client.start_ticks)) {
             remove(&session.path);
         }
     }
@@ -336,8 +354,23 @@ mod tests {
         fs::create_dir(&reused).unwrap();
         fs::write(reused.join("session"), "x").unwrap();
         fs::create_dir(&stranger).unwrap();
+        let unwatched = base.join("13.5");
+        fs::create_dir(&unwatched).unwrap();
+        fs::write(
+            unwatched.join(NOTES),
+            "client_pid=14\nclient_start_ticks=6\n",
+        )
+        .unwrap();
+        let both_dead = base.join("15.5");
+        fs::create_dir(&both_dead).unwrap();
+        fs::write(
+            both_dead.join(NOTES),
+            "client_pid=16\nclient_start_ticks=7\n",
+        )
+        .unwrap();
         remove_dead(&base, |pid| if pid == 11 { Some(5) } else { Some(6) });
         assert!(alive.path().exists() && stranger.exists() && !reused.exists());
+        assert!(unwatched.exists() && !both_dead.exists());
         drop(alive);
         fs::remove_dir_all(&base).unwrap();
     }
@@ -366,6 +399,7 @@ mod tests {
         let notes = Notes {
             wrapper_pid: Some(7),
             client_pid: Some(8),
+            client_start_ticks: Some(9),
             since_unix_s: Some(1_700_000_000),
             client_since_unix_s: Some(1_700_000_001),
             restarts: Some(2),

@@ -161,6 +161,18 @@ pub struct Config {
     pub disable: bool,
 }
 
+impl Config {
+    /// From which memory on the guard's pool serves, MiB. `None`: never, `CLAUDE_SAFE_RECLAIM` does not have it.
+    pub fn pool_threshold_mib(&self) -> Option<u64> {
+        let is_wanted = match &self.reclaim {
+            Reclaim::Auto => true,
+            Reclaim::Off => false,
+            Reclaim::Only(words) => words.contains(&"pool"),
+        };
+        is_wanted.then_some(self.guard_threshold_mib)
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -820,6 +832,25 @@ mod tests {
         assert_eq!(config.reclaim, Reclaim::Only(vec!["pool", "cgroup"]));
         assert!(!config.contain && !config.continue_turn && !config.sweep && config.disable);
         assert_eq!(config.pty_warn, 7);
+    }
+
+    #[test]
+    fn the_pool_has_a_threshold_only_where_reclaim_has_the_pool() {
+        for (reclaim, threshold_mib) in [
+            ("", Some(7)),
+            ("auto", Some(7)),
+            ("pool", Some(7)),
+            ("cgroup, Pool", Some(7)),
+            ("off", None),
+            ("cgroup,pageout,compress,foreign", None),
+        ] {
+            let environment = [
+                ("CLAUDE_SAFE_RECLAIM", reclaim),
+                ("CLAUDE_MALLOC_GUARD_THRESHOLD_MB", "7"),
+            ];
+            let config = load_with(&environment, "", "", 64).config;
+            assert_eq!(config.pool_threshold_mib(), threshold_mib, "{reclaim:?}");
+        }
     }
 
     #[test]

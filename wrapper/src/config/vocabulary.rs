@@ -95,7 +95,7 @@ pub static GUARD_THRESHOLD_MB: Variable = Variable {
         max: MAX_MIB,
     },
     default: "30720, or 25 % of the memory if that is less",
-    help: "tier 1 begins here: memory is given back; 0: at once",
+    help: "tier 1 begins here: the watched classes are served from the pool; 0: at once",
 };
 
 /// Which request sizes the guard watches.

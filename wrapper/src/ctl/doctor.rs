@@ -183,10 +183,13 @@ impl Report {
     /// What the guard's pool does for this client.
     fn pool(&self) -> Pool {
         let config = &self.config;
+        if config.disable {
+            return Pool::no("guard: switched off by CLAUDE_SAFE_DISABLE".to_owned());
+        }
+        let Some(threshold_mib) = config.pool_threshold_mib() else {
+            return Pool::no("pool: switched off by CLAUDE_SAFE_RECLAIM".to_owned());
+        };
         let kind = match (&self.guard, &self.client) {
-            _ if config.disable => {
-                return Pool::no("guard: switched off by CLAUDE_SAFE_DISABLE".to_owned());
-            }
             (GuardFile::Usable { .. }, Ok(client)) if client.kind.guard == GuardLoad::CanLoad => {
                 &client.kind
             }
@@ -198,10 +201,9 @@ impl Report {
             return Pool::no(why.to_owned());
         }
         match kind.reach {
-            Some(reach) if reach.malloc == Family::Imported => Pool::InForce(pool_in_words(
-                config.guard_threshold_mib,
-                &config.guard_sizes,
-            )),
+            Some(reach) if reach.malloc == Family::Imported => {
+                Pool::InForce(pool_in_words(threshold_mib, &config.guard_sizes))
+            }
             reach => {
                 let mut lines = vec![format!("pool: {}", self.guard_effect())];
                 // Eyes only: it gives nothing back, so it is no mechanism of this tier.
@@ -467,6 +469,7 @@ mod tests {
     use crate::client::find::How;
     use crate::client::kind::Reach;
     use crate::client::kind::examine;
+    use crate::config::Reclaim;
     use crate::os::files::Trust;
     use std::ffi::OsString;
 
@@ -574,6 +577,9 @@ mod tests {
             reach(Family::Imported, Family::Absent),
             Pool::InForce(_)
         ));
+        let asked = Reclaim::Only(vec!["cgroup", "pool"]);
+        let pool = with(&|report| report.config.reclaim = asked.clone());
+        assert!(matches!(pool, Pool::InForce(_)), "{pool:?}");
         let today = reach(Family::Exported, Family::Imported);
         let Pool::NotInForce(lines) = today else {
             panic!("{today:?}");
@@ -604,6 +610,14 @@ mod tests {
                 }),
             ),
             ("CLAUDE_SAFE_DISABLE", with(&|r| r.config.disable = true)),
+            (
+                "CLAUDE_SAFE_RECLAIM",
+                with(&|r| r.config.reclaim = Reclaim::Off),
+            ),
+            (
+                "CLAUDE_SAFE_RECLAIM",
+                with(&|r| r.config.reclaim = Reclaim::Only(vec!["cgroup", "foreign"])),
+            ),
             (
                 "guard: no client",
                 with(&|r| *r = self::report(false, &[], NEW_CLIENT)),

@@ -10,6 +10,7 @@ mod config;
 mod doctor;
 mod hook;
 mod page;
+mod resident;
 mod sessions;
 mod stats;
 mod status;
@@ -73,7 +74,7 @@ static COMMANDS: [Command; 4] = [
         name: "stats",
         takes_json: true,
         takes_pid: true,
-        help: "what the guard counts in the running sessions, or in the one of process PID",
+        help: "what the guard counts and where memory is, in the running sessions or in the one of process PID",
         run: stats::run,
     },
     Command {

@@ -1,6 +1,7 @@
 //! A statistics page in words and in JSON: pure functions of what was read. Every number of a page may be
 //! anything; nothing here can overflow.
 
+use super::resident::{Part, Resident};
 use super::style::{Style, Tone, columns, size};
 use crate::guard_page::{Reading, state_in_words};
 use crate::stats_page::{CLASSES, Choice, ClassCounts, KINDS, KindState, RegionState, State, Usr1};
@@ -17,8 +18,29 @@ const KIND_NAMES: [(&str, &str); KINDS] = [
     ("other", "other"),
 ];
 
+/// The guard's system calls that may fail, by their number in the page less one (`os::Call`).
+const CALLS: [(&str, &str); 7] = [
+    ("MapStatsPage", "mapping the statistics page"),
+    ("Reserve", "reserving address space for the pool"),
+    ("MakeUsable", "making a part of the pool usable"),
+    ("ReleasePages", "giving pages of the pool back"),
+    ("ReadStatm", "reading /proc/self/statm"),
+    ("OpenLog", "opening the log"),
+    ("AppendLine", "writing to the log"),
+];
+
 /// How fast the live counts grow, objects per second, class by class. `None`: not known.
 pub(super) type Rates = [Option<i64>; CLASSES];
+
+/// What is told of one session.
+pub(super) struct View<'a> {
+    /// Its page.
+    pub(super) reading: &'a Reading,
+    /// From this reading and an earlier one.
+    pub(super) rates: &'a Rates,
+    /// What the kernel says now, where it was asked.
+    pub(super) now: Option<&'a Resident>,
+}
 
 /// What the allocator takes for a request of `size` bytes. glibc's rule: 8 bytes more, rounded up to 16,
 /// at least 32.
@@ -37,9 +59,9 @@ pub(super) fn range_of(size: u64) -> (u64, u64) {
     (from, chunk - 8)
 }
 
-/// Bytes that the allocator holds for the live objects of a class. In the pool, which has no headers, it
-/// is less by up to 16 for each.
-fn live_bytes(class: &ClassCounts) -> u64 {
+/// The most that the live objects of a class take. In the pool, which has no headers and rounds each request up to 16,
+/// it is less by up to 16 for each.
+fn live_bytes_at_most(class: &ClassCounts) -> u64 {
     class.live().saturating_mul(chunk_bytes(class.size))
 }
 
@@ -128,15 +150,33 @@ fn estimated_ms_ago(reading: &Reading) -> Option<u64> {
     (at_ms != 0).then(|| reading.at_ms.saturating_sub(at_ms))
 }
 
-/// The largest regions, the one with most resident memory first.
-fn largest(reading: &Reading) -> Vec<RegionState> {
-    let mut regions = reading.largest.clone();
-    regions.sort_by_key(|region| std::cmp::Reverse((region.resident_bytes, region.bytes)));
+/// The largest regions with what is resident in them now; the one with most resident memory first.
+fn largest(view: &View<'_>) -> Vec<(RegionState, Option<Part>)> {
+    let parts = view.now.map_or(&[][..], |now| &now.regions);
+    let regions = view.reading.largest.iter().enumerate();
+    let mut regions: Vec<_> = regions
+        .map(|(n, region)| (*region, parts.get(n).copied()))
+        .collect();
+    regions.sort_by_key(|(region, now)| {
+        let resident_bytes = now.map_or(region.resident_bytes, |now| now.bytes);
+        std::cmp::Reverse((resident_bytes, region.bytes))
+    });
     regions
 }
 
+/// What is in no region: for people, as a key, and how much it is now.
+fn outside(now: &Resident) -> [(&'static str, &'static str, u64); 4] {
+    [
+        ("[heap]", "heap", now.heap),
+        ("[stack]", "stack", now.stack),
+        ("files", "files", now.files),
+        ("rest", "rest", now.rest),
+    ]
+}
+
 /// For people: lines that are indented below a heading of the caller's.
-pub(super) fn in_words(reading: &Reading, rates: &Rates, style: Style) -> String {
+pub(super) fn in_words(view: &View<'_>, style: Style) -> String {
+    let reading = view.reading;
     let snapshot = &reading.snapshot;
     let tone = match snapshot.state {
         State::Unreachable => Tone::Bad,
@@ -151,17 +191,18 @@ pub(super) fn in_words(reading: &Reading, rates: &Rates, style: Style) -> String
         ],
         2,
     );
-    text.push_str(&classes_in_words(reading, rates));
+    text.push_str(&classes_in_words(reading, view.rates));
     text.push_str(&columns(
         &[
             row("pool", pool_in_words(reading)),
             row("faults", faults_in_words(reading)),
             row("pages", pages_in_words(reading)),
+            row("memory", memory_in_words(view)),
         ],
         2,
     ));
-    text.push_str(&kinds_in_words(&snapshot.plane.kinds));
-    text.push_str(&regions_in_words(&largest(reading)));
+    text.push_str(&kinds_in_words(view));
+    text.push_str(&regions_in_words(&largest(view)));
     text
 }
 
@@ -173,7 +214,7 @@ fn classes_in_words(reading: &Reading, rates: &Rates) -> String {
         "alloc",
         "free",
         "live",
-        "bytes",
+        "at most",
         "pool hits",
         "growth",
     ];
@@ -187,7 +228,7 @@ fn classes_in_words(reading: &Reading, rates: &Rates) -> String {
             class.alloc.to_string(),
             class.free.to_string(),
             class.live().to_string(),
-            size(live_bytes(class)),
+            size(live_bytes_at_most(class)),
             class.pool_hit.to_string(),
             rate_in_words(rates[n]),
         ]);
@@ -217,13 +258,20 @@ fn faults_in_words(reading: &Reading) -> String {
     let faults = &reading.snapshot.faults;
     match faults.count {
         0 => "none".to_owned(),
-        // The numbers of calls are the guard's own (`os::Call`); the errno says what matters.
-        count => format!(
-            "{count} system calls failed; the last: call {}, {}",
-            faults.call,
-            errno_in_words(faults.errno)
-        ),
+        count => {
+            let last = match call(faults.call) {
+                Some((_, words)) => words.to_owned(),
+                None => format!("call {}", faults.call),
+            };
+            let errno = errno_in_words(faults.errno);
+            format!("{count} system calls failed; the last: {last}, {errno}")
+        }
     }
+}
+
+fn call(number: u64) -> Option<(&'static str, &'static str)> {
+    let at = usize::try_from(number).ok()?.checked_sub(1)?;
+    CALLS.get(at).copied()
 }
 
 fn pages_in_words(reading: &Reading) -> String {
@@ -236,24 +284,38 @@ fn pages_in_words(reading: &Reading) -> String {
         lost => format!("not exact: {lost} of {} calls lost", plane.calls),
     };
     match estimated_ms_ago(reading) {
-        Some(ms) => format!("{exact}; resident parts as of {} s ago", ms / 1000),
-        None => format!("{exact}; resident parts not estimated yet"),
+        Some(ms) => format!("{exact}; estimate of the guard {} s old", ms / 1000),
+        None => format!("{exact}; the guard has not estimated yet"),
     }
 }
 
-fn kinds_in_words(kinds: &[KindState; KINDS]) -> String {
-    let head = ["kind", "regions", "reserved", "resident", "peak"];
+fn memory_in_words(view: &View<'_>) -> String {
+    match view.now {
+        Some(now) => format!("{} now, by the kernel", size(now.total())),
+        None => "not known now: the client has ended, or may not be looked at".to_owned(),
+    }
+}
+
+fn kinds_in_words(view: &View<'_>) -> String {
+    let head = ["kind", "regions", "reserved", "now", "estimate", "peak"];
     let mut rows = vec![head.map(str::to_owned)];
-    for (kind, (name, _)) in kinds.iter().zip(KIND_NAMES) {
-        if *kind != KindState::default() {
+    let kinds = view.reading.snapshot.plane.kinds.iter().zip(KIND_NAMES);
+    for (n, (kind, (name, _))) in kinds.enumerate() {
+        let now = view.now.map(|now| now.kinds[n]);
+        if *kind != KindState::default() || now.is_some_and(|now| now != 0) {
             rows.push([
                 name.to_owned(),
                 kind.regions.to_string(),
                 size(kind.bytes),
+                now.map_or("-".to_owned(), size),
                 size(kind.resident_bytes),
-                size(kind.peak_bytes),
+                size(kind.peak_bytes.max(now.unwrap_or(0))),
             ]);
         }
+    }
+    for (name, _, now) in view.now.map(outside).into_iter().flatten() {
+        let none = || "-".to_owned();
+        rows.push([name.to_owned(), none(), none(), size(now), none(), none()]);
     }
     if rows.len() == 1 {
         return String::new();
@@ -261,26 +323,38 @@ fn kinds_in_words(kinds: &[KindState; KINDS]) -> String {
     columns(&rows, 4)
 }
 
-fn regions_in_words(regions: &[RegionState]) -> String {
+fn regions_in_words(regions: &[(RegionState, Option<Part>)]) -> String {
     if regions.is_empty() {
         return String::new();
     }
-    let head = ["region", "kind", "reserved", "resident"];
+    let head = ["region", "kind", "reserved", "now", "estimate"];
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(regions.iter().take(REGIONS_SHOWN).map(|region| {
+    rows.extend(regions.iter().take(REGIONS_SHOWN).map(|(region, now)| {
+        // A share is no count: the kernel doesn't tell where in a mapping its memory is.
+        let now = now.map_or("-".to_owned(), |now| {
+            format!("{}{}", if now.is_share { "~" } else { "" }, size(now.bytes))
+        });
         [
             format!("{:#x}", region.start),
             kind_name(region.kind)
                 .map_or_else(|| region.kind.to_string(), |(name, _)| name.to_owned()),
             size(region.bytes),
+            now,
             size(region.resident_bytes),
         ]
     }));
     columns(&rows, 4)
 }
 
-/// For programs: plain numbers, sizes in bytes.
-pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
+/// For programs: plain numbers, sizes in bytes. `resident_bytes` and `peak_bytes` are the guard's estimates,
+/// `resident_now_bytes` is the kernel's count; null: not known. Now, a kind has what its listed regions have: what the
+/// page does not list (it has the largest, as of the estimate) is in the rest.
+pub(super) fn in_json(view: &View<'_>) -> Value {
+    let View {
+        reading,
+        rates,
+        now,
+    } = view;
     let snapshot = &reading.snapshot;
     let classes: Vec<Value> = watched(reading)
         .map(|(n, class)| {
@@ -293,7 +367,7 @@ pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
                 "alloc": class.alloc,
                 "free": class.free,
                 "live": class.live(),
-                "live_bytes": live_bytes(class),
+                "live_bytes_at_most": live_bytes_at_most(class),
                 "pool_hits": class.pool_hit,
                 "live_per_s": rates[n],
             })
@@ -304,8 +378,10 @@ pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
         .kinds
         .iter()
         .zip(KIND_NAMES)
-        .map(|(kind, (_, key))| {
+        .enumerate()
+        .map(|(n, (kind, (_, key)))| {
             let value = json!({
+                "resident_now_bytes": now.map(|now| now.kinds[n]),
                 "regions": kind.regions,
                 "reserved_bytes": kind.bytes,
                 "resident_bytes": kind.resident_bytes,
@@ -314,18 +390,25 @@ pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
             (key.to_owned(), value)
         })
         .collect();
-    let regions: Vec<Value> = largest(reading)
+    let regions: Vec<Value> = largest(view)
         .iter()
-        .map(|region| {
+        .map(|(region, now)| {
             json!({
                 "start": region.start,
                 "kind": kind_name(region.kind).map(|(_, key)| key),
                 "reserved_bytes": region.bytes,
                 "resident_bytes": region.resident_bytes,
+                "resident_now_bytes": now.map(|now| now.bytes),
+                "resident_now_is_share": now.map(|now| now.is_share),
             })
         })
         .collect();
     let failed = snapshot.faults.count != 0;
+    let last_call = call(snapshot.faults.call).filter(|_| failed);
+    let outside = now.map(|now| {
+        let places = outside(now).map(|(_, key, bytes)| (format!("{key}_bytes"), json!(bytes)));
+        places.into_iter().collect::<serde_json::Map<_, _>>()
+    });
     json!({
         "pid": snapshot.pid,
         "state": state_in_words(snapshot.state),
@@ -342,6 +425,7 @@ pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
         "faults": {
             "count": snapshot.faults.count,
             "last_call": failed.then_some(snapshot.faults.call),
+            "last_call_name": last_call.map(|(name, _)| name),
             "last_errno": failed.then_some(snapshot.faults.errno),
             "last_error": failed.then(|| errno_in_words(snapshot.faults.errno)),
         },
@@ -350,6 +434,8 @@ pub(super) fn in_json(reading: &Reading, rates: &Rates) -> Value {
             "lost": plane.lost,
             "exact": plane.lost == 0,
             "estimated_ms_ago": estimated_ms_ago(reading),
+            "resident_now_bytes": now.map(Resident::total),
+            "outside_now": outside,
             "kinds": kinds,
             "largest": regions,
         },
@@ -418,6 +504,23 @@ mod tests {
         }
     }
 
+    fn words(reading: &Reading, rates: &Rates, now: Option<&Resident>) -> String {
+        let view = View {
+            reading,
+            rates,
+            now,
+        };
+        super::in_words(&view, Style::plain())
+    }
+
+    fn json(reading: &Reading, rates: &Rates, now: Option<&Resident>) -> Value {
+        super::in_json(&View {
+            reading,
+            rates,
+            now,
+        })
+    }
+
     /// The words of the line that begins with this one.
     fn line(text: &str, first: &str) -> Vec<String> {
         let found = text
@@ -454,7 +557,7 @@ mod tests {
         page.plane.estimated_ms.store(500, Relaxed);
         let mut rates = NONE;
         rates[0] = Some(32_000);
-        let text = in_words(&reading(&page, 5_000), &rates, Style::plain());
+        let text = words(&reading(&page, 5_000), &rates, None);
         assert_eq!(
             line(&text, "160"),
             [
@@ -468,22 +571,24 @@ mod tests {
             "ACTIVE: pooled classes are served",
             "auto: found",
             "12 slabs in use, 3 given back; 20 MiB usable of 64.0 GiB reserved; 2 requests passed on",
-            "1 system calls failed; the last: call 6, ",
+            "1 system calls failed; the last: opening the log, ",
             "(os error 12)",
-            "exact, 11 calls seen; resident parts as of 4 s ago",
+            "exact, 11 calls seen; estimate of the guard 4 s old",
+            "memory  not known now",
         ] {
             assert!(text.contains(said), "{said:?} in\n{text}");
         }
         assert!(
             text.lines().any(|line| line
                 .split_whitespace()
-                .eq("JS heap 2 1024 MiB 30 MiB 40 MiB".split_whitespace())),
+                .eq("JS heap 2 1024 MiB - 30 MiB 40 MiB".split_whitespace())),
             "{text}"
         );
         // The fattest region first.
         let at = |start: &str| text.find(start).unwrap();
         assert!(at("0x80000000") < at("0x70000000"));
         assert!(!text.contains("stack"), "{text}");
+        assert!(!text.contains("rest"), "{text}");
     }
 
     #[test]
@@ -497,12 +602,12 @@ mod tests {
         let seen = reading(&page, 100);
         assert!(!can_grow(&seen));
         assert_eq!(rates(&seen, &reading(&page, 1100)), NONE);
-        let text = in_words(&seen, &NONE, Style::plain());
+        let text = words(&seen, &NONE, None);
         for said in [
             "unreachable: this client's malloc can't be seen",
             "  pool    none\n",
             "  faults  none\n",
-            "not exact: 3 of 10 calls lost; resident parts not estimated yet",
+            "not exact: 3 of 10 calls lost; the guard has not estimated yet",
         ] {
             assert!(text.contains(said), "{said:?} in\n{text}");
         }
@@ -542,7 +647,7 @@ mod tests {
         let page = fixture::full(42, 1_000);
         let mut rates = NONE;
         rates[0] = Some(-3);
-        let text = in_json(&reading(&page, 5_000), &rates).to_string();
+        let text = json(&reading(&page, 5_000), &rates, None).to_string();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["pid"], 42);
         assert_eq!(value["state"], "ACTIVE");
@@ -551,7 +656,7 @@ mod tests {
         assert_eq!(
             value["classes"][0],
             json!({"size": 160, "from": 153, "to": 168, "pooled": true, "alloc": 1004, "free": 4,
-                "live": 1000, "live_bytes": 176_000, "pool_hits": 1000, "live_per_s": -3})
+                "live": 1000, "live_bytes_at_most": 176_000, "pool_hits": 1000, "live_per_s": -3})
         );
         assert_eq!(value["classes"][1]["live_per_s"], Value::Null);
         assert_eq!(value["classes"].as_array().unwrap().len(), 2);
@@ -561,6 +666,7 @@ mod tests {
                 "slabs_released": 3, "passed_on": 2})
         );
         assert_eq!(value["faults"]["last_errno"], 12);
+        assert_eq!(value["faults"]["last_call_name"], "OpenLog");
         assert_eq!(value["pages"]["exact"], true);
         assert_eq!(value["pages"]["estimated_ms_ago"], Value::Null);
         let kinds = value["pages"]["kinds"].as_object().unwrap();
@@ -570,6 +676,89 @@ mod tests {
         assert_eq!(kinds["js_heap"]["peak_bytes"], 40 << 20);
         assert_eq!(value["pages"]["largest"][0]["start"], 0x8000_0000_u64);
         assert_eq!(value["pages"]["largest"][0]["kind"], "js_heap");
+    }
+
+    fn now() -> Resident {
+        let part = |mib: u64, is_share| Part {
+            bytes: mib << 20,
+            is_share,
+        };
+        let mut kinds = [0; KINDS];
+        kinds[1] = 300 << 20;
+        Resident {
+            regions: vec![part(200, false), part(100, true)],
+            kinds,
+            heap: 20 << 20,
+            stack: 30 << 20,
+            files: 40 << 20,
+            rest: 50 << 20,
+        }
+    }
+
+    #[test]
+    fn what_is_resident_now_stands_beside_the_estimate() {
+        let page = fixture::full(42, 1);
+        let seen = reading(&page, 5_000);
+        let text = words(&seen, &NONE, Some(&now()));
+        assert!(
+            text.contains("memory  440 MiB now, by the kernel"),
+            "{text}"
+        );
+        for (first, says) in [
+            ("JS", "JS heap 2 1024 MiB 300 MiB 30 MiB 300 MiB"),
+            ("[heap]", "[heap] - - 20 MiB - -"),
+            ("[stack]", "[stack] - - 30 MiB - -"),
+            ("files", "files - - 40 MiB - -"),
+            ("rest", "rest - - 50 MiB - -"),
+            ("0x70000000", "0x70000000 JS heap 512 MiB 200 MiB 1024 KiB"),
+            ("0x80000000", "0x80000000 JS heap 512 MiB ~100 MiB 29 MiB"),
+        ] {
+            assert_eq!(line(&text, first).join(" "), says);
+        }
+        // What is fattest now first, whatever the estimate said.
+        let at = |start: &str| text.find(start).unwrap();
+        assert!(at("0x70000000") < at("0x80000000"));
+        let value = json(&seen, &NONE, Some(&now()));
+        let pages = &value["pages"];
+        assert_eq!(pages["resident_now_bytes"], 440_u64 << 20);
+        assert_eq!(
+            pages["outside_now"],
+            json!({"heap_bytes": 20 << 20, "stack_bytes": 30 << 20, "files_bytes": 40 << 20,
+                "rest_bytes": 50 << 20})
+        );
+        let heap = &pages["kinds"]["js_heap"];
+        assert_eq!(
+            (&heap["resident_now_bytes"], &heap["resident_bytes"]),
+            (&json!(300 << 20), &json!(30 << 20))
+        );
+        assert_eq!(
+            pages["largest"][1],
+            json!({"start": 0x8000_0000_u64, "kind": "js_heap", "reserved_bytes": 512 << 20,
+                "resident_bytes": 29 << 20, "resident_now_bytes": 100 << 20,
+                "resident_now_is_share": true})
+        );
+        let unknown = json(&seen, &NONE, None);
+        for null in ["resident_now_bytes", "outside_now"] {
+            assert_eq!(unknown["pages"][null], Value::Null);
+        }
+    }
+
+    #[test]
+    fn the_guards_calls_have_the_guards_names_and_numbers() {
+        let source = include_str!("../../../guard/src/os.rs");
+        let (_, list) = source.split_once("pub(crate) enum Call {").unwrap();
+        let (list, _) = list.split_once('}').unwrap();
+        let variants = list
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "));
+        let theirs: Vec<(&str, u64)> = variants
+            .map(|(name, number)| (name, number.trim_end_matches(',').parse().unwrap()))
+            .collect();
+        let ours: Vec<(&str, u64)> = CALLS.iter().map(|(name, _)| *name).zip(1..).collect();
+        assert_eq!(ours, theirs);
+        let known = [0, 1, 7, 8, u64::MAX].map(|number| call(number).map(|(name, _)| name));
+        let wanted = [None, Some("MapStatsPage"), Some("AppendLine"), None, None];
+        assert_eq!(known, wanted);
     }
 
     #[test]
@@ -583,10 +772,10 @@ mod tests {
         page.plane.largest[0].bytes.store(u64::MAX, Relaxed);
         let seen = reading(&page, 5_000);
         let rates = rates(&reading(&fixture::full(42, 0), 0), &seen);
-        let text = in_words(&seen, &rates, Style::plain());
-        assert!(text.contains("as of 0 s ago"), "{text}");
+        let text = words(&seen, &rates, None);
+        assert!(text.contains("estimate of the guard 0 s old"), "{text}");
         assert_eq!(
-            in_json(&seen, &rates)["pages"]["largest"][1]["kind"],
+            json(&seen, &rates, None)["pages"]["largest"][1]["kind"],
             Value::Null
         );
     }

@@ -1,9 +1,11 @@
 //! The running sessions of this user, found by the folders of their state. Reads only: the folder of a dead
-//! session is passed over here, and removed by the next session.
+//! session is passed over here, and removed by the next session. A session whose claude-safe was killed runs on
+//! as long as its client does, unwatched.
 
 use crate::os::{private, process};
 use crate::state::{self, NOTES, Notes, PAGE};
-use crate::watch::proc_fs::Proc;
+use crate::watch::ProcessId;
+use crate::watch::proc_fs::{Proc, Stat};
 use std::io;
 use std::path::PathBuf;
 
@@ -13,8 +15,10 @@ pub(super) struct Session {
     pub(super) folder: PathBuf,
     /// The process of claude-safe.
     pub(super) wrapper_pid: i32,
+    /// Does it run? Without it nobody watches the client.
+    pub(super) is_watched: bool,
     /// Its client, while it has one: between two lives there is none.
-    pub(super) client_pid: Option<i32>,
+    pub(super) client: Option<ProcessId>,
     /// What it tells of itself.
     pub(super) notes: Notes,
 }
@@ -25,11 +29,20 @@ impl Session {
         self.folder.join(PAGE)
     }
 
+    /// Its client's process number.
+    pub(super) fn client_pid(&self) -> Option<i32> {
+        self.client.map(|client| client.pid)
+    }
+
     /// Is it the session of this process, the client's or ours?
     pub(super) fn is_of(&self, pid: i32) -> bool {
-        self.wrapper_pid == pid || self.client_pid == Some(pid)
+        // The number of a claude-safe that is gone may be somebody else's by now.
+        (self.is_watched && self.wrapper_pid == pid) || self.client_pid() == Some(pid)
     }
 }
+
+/// What a session without its claude-safe is called.
+pub(super) const UNWATCHED: &str = "unwatched (claude-safe is gone)";
 
 /// All of them, the oldest process number first.
 #[derive(Default)]
@@ -54,25 +67,40 @@ impl Sessions {
                 continue;
             }
             for found in state::all(base) {
-                let lives = processes
-                    .stat(found.pid, None)
-                    .is_ok_and(|stat| stat.id.start_ticks == found.start_ticks && !stat.is_dead());
-                if !lives || !sessions.may_look_into(&found.path) {
+                let mut living = |pid: i32| -> Option<Stat> {
+                    let stat = processes.stat(pid, None).ok();
+                    stat.filter(|stat| !stat.is_dead())
+                };
+                let wrapper = living(found.pid);
+                let is_watched =
+                    wrapper.is_some_and(|stat| stat.id.start_ticks == found.start_ticks);
+                // Of what a dead one left behind, nothing needs to be said.
+                let may_look = if is_watched {
+                    sessions.may_look_into(&found.path)
+                } else {
+                    private::check_folder(&found.path).is_ok()
+                };
+                if !may_look {
                     continue;
                 }
                 let notes = state::read_file(&found.path, NOTES).unwrap_or_default();
                 let notes = Notes::parse(&notes);
-                // A client that has ended, and whose number somebody else has now, is not our child.
-                let is_child = |pid: &i32| {
-                    let stat = processes.stat(*pid, None);
-                    stat.is_ok_and(|stat| stat.ppid == found.pid && !stat.is_dead())
-                };
-                sessions.running.push(Session {
-                    folder: found.path,
-                    wrapper_pid: found.pid,
-                    client_pid: notes.client_pid.filter(is_child),
-                    notes,
+                let client = notes.client_pid.and_then(&mut living);
+                // A client that has ended, and whose number somebody else has now: not our child, or not
+                // of that start.
+                let client = client.filter(|stat| match notes.client_start_ticks {
+                    Some(ticks) => stat.id.start_ticks == ticks,
+                    None => is_watched && stat.ppid == found.pid,
                 });
+                if is_watched || client.is_some() {
+                    sessions.running.push(Session {
+                        folder: found.path,
+                        wrapper_pid: found.pid,
+                        is_watched,
+                        client: client.map(|stat| stat.id),
+                        notes,
+                    });
+                }
             }
         }
         sessions.running.sort_by_key(|session| session.wrapper_pid);
@@ -178,7 +206,8 @@ mod tests {
         assert_eq!(found.complaints, Vec::<String>::new());
         assert_eq!(found.running.len(), 1);
         let session = &found.running[0];
-        assert_eq!(session.client_pid, Some(running.client_pid()));
+        assert_eq!(session.client_pid(), Some(running.client_pid()));
+        assert!(session.is_watched);
         assert!(session.is_of(own) && session.is_of(running.client_pid()));
         assert!(!session.is_of(1));
     }
@@ -188,9 +217,9 @@ mod tests {
         let scratch = Scratch::new();
         let running = Running::new(&scratch);
         running.folder.write(NOTES, "client_pid=1\n").unwrap();
-        assert_eq!(running.find().running[0].client_pid, None);
+        assert_eq!(running.find().running[0].client_pid(), None);
         fs::remove_file(running.folder.path().join(NOTES)).unwrap();
-        assert_eq!(running.find().running[0].client_pid, None);
+        assert_eq!(running.find().running[0].client_pid(), None);
         fs::write(
             scratch.path().join("elsewhere"),
             format!("client_pid={}\n", running.client_pid()),
@@ -201,7 +230,39 @@ mod tests {
             running.folder.path().join(NOTES),
         )
         .unwrap();
-        assert_eq!(running.find().running[0].client_pid, None);
+        assert_eq!(running.find().running[0].client_pid(), None);
+    }
+
+    #[test]
+    fn a_client_whose_wrapper_is_gone_is_told_as_long_as_it_lives() {
+        let scratch = Scratch::new();
+        let running = Running::new(&scratch);
+        let own = process::own_pid();
+        let client = Proc::new(std::path::Path::new("/proc")).stat(running.client_pid(), None);
+        let client = client.unwrap().id;
+        let left = |start: &str, notes: Notes| {
+            let folder = running.base.join(start);
+            private::folder(&folder).unwrap();
+            fs::write(folder.join(NOTES), notes.text()).unwrap();
+            folder
+        };
+        let notes = |start_ticks: Option<u64>| Notes {
+            client_pid: Some(client.pid),
+            client_start_ticks: start_ticks,
+            ..Notes::default()
+        };
+        // Of earlier owners of our number: one told its client's start, one told another's, one none.
+        let folder = left(&format!("{own}.1"), notes(Some(client.start_ticks)));
+        left(&format!("{own}.2"), notes(Some(client.start_ticks + 1)));
+        left(&format!("{own}.3"), notes(None));
+        let mut found = running.find().running;
+        found.retain(|session| !session.is_watched);
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].folder, found[0].client), (&folder, Some(client)));
+        assert!(found[0].is_of(client.pid) && !found[0].is_of(own));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let found = running.find();
+        assert_eq!((found.running.len(), found.complaints.len()), (1, 0));
     }
 
     #[test]

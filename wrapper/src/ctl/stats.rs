@@ -1,8 +1,9 @@
-//! `claude-safectl stats [PID]`: what the guards of the running sessions count, from their statistics pages.
-//! No signal is sent, nothing is written.
+//! `claude-safectl stats [PID]`: what the guards of the running sessions count, from their statistics pages, and what
+//! is resident now, from the kernel. No signal is sent, nothing is written.
 
-use super::page::{self, Rates};
-use super::sessions::{Session, Sessions};
+use super::page::{self, Rates, View};
+use super::resident::{self, Resident};
+use super::sessions::{Session, Sessions, UNWATCHED};
 use super::style::Tone;
 use super::{Answer, Request, exit};
 use crate::guard_page::{self, NoPage, Reading};
@@ -16,8 +17,9 @@ use std::path::Path;
 const BETWEEN_LOOKS_MS: u64 = 1_000;
 
 pub(super) fn run(request: &Request) -> Answer {
-    let sessions = Sessions::of_this_user(&mut Proc::new(Path::new("/proc")));
-    answer(sessions, request, || {
+    let mut processes = Proc::new(Path::new("/proc"));
+    let sessions = Sessions::of_this_user(&mut processes);
+    answer(sessions, &mut processes, request, || {
         wait::wait(&[], Some(BETWEEN_LOOKS_MS));
     })
 }
@@ -27,9 +29,16 @@ struct Seen {
     session: Session,
     page: Result<Reading, NoPage>,
     rates: Rates,
+    /// Of the client, if the page is its own.
+    now: Option<Resident>,
 }
 
-fn answer(sessions: Sessions, request: &Request, pause: impl FnOnce()) -> Answer {
+fn answer(
+    sessions: Sessions,
+    processes: &mut Proc,
+    request: &Request,
+    pause: impl FnOnce(),
+) -> Answer {
     let Sessions {
         mut running,
         mut complaints,
@@ -42,7 +51,10 @@ fn answer(sessions: Sessions, request: &Request, pause: impl FnOnce()) -> Answer
             is_well = false;
         }
     }
-    let seen = look(running, pause);
+    let mut seen = look(running, pause);
+    for seen in &mut seen {
+        seen.look_at_memory(processes);
+    }
     is_well &= !(seen.iter()).any(|seen| matches!(&seen.page, Err(why) if why.is_trouble()));
     let text = if request.json {
         in_json(&seen, &complaints)
@@ -55,6 +67,25 @@ fn answer(sessions: Sessions, request: &Request, pause: impl FnOnce()) -> Answer
     }
 }
 
+impl Seen {
+    fn look_at_memory(&mut self, processes: &mut Proc) {
+        if let (Ok(reading), Some(client)) = (&self.page, self.session.client)
+            && reading.snapshot.pid.cast_signed() == client.pid
+        {
+            self.now = resident::of(processes, client, &reading.largest);
+        }
+    }
+
+    /// `None`: there is no page.
+    fn view(&self) -> Option<View<'_>> {
+        Some(View {
+            reading: self.page.as_ref().ok()?,
+            rates: &self.rates,
+            now: self.now.as_ref(),
+        })
+    }
+}
+
 /// Reads every page, and again after a pause where that tells how fast it grows.
 fn look(running: Vec<Session>, pause: impl FnOnce()) -> Vec<Seen> {
     let mut seen: Vec<Seen> = running
@@ -63,6 +94,7 @@ fn look(running: Vec<Session>, pause: impl FnOnce()) -> Vec<Seen> {
             page: guard_page::read(&session.page()),
             session,
             rates: [None; CLASSES],
+            now: None,
         })
         .collect();
     if !seen
@@ -86,16 +118,21 @@ fn in_words(seen: &[Seen], complaints: &[String], request: &Request) -> String {
     let style = request.style;
     let mut text = String::new();
     for seen in seen {
-        let client = match seen.session.client_pid {
+        let client = match seen.session.client_pid() {
             Some(pid) => format!("claude {pid}"),
             None => "no claude at this moment".to_owned(),
         };
-        let title = format!("{client} (claude-safe {})", seen.session.wrapper_pid);
+        let title = if seen.session.is_watched {
+            format!("{client} (claude-safe {})", seen.session.wrapper_pid)
+        } else {
+            format!("{client}: {UNWATCHED}")
+        };
         text.push_str(&style.paint(Tone::Heading, &title));
         text.push('\n');
-        match &seen.page {
-            Ok(reading) => text.push_str(&page::in_words(reading, &seen.rates, style)),
-            Err(why) => text.push_str(&format!("  {why}\n")),
+        if let Some(view) = seen.view() {
+            text.push_str(&page::in_words(&view, style));
+        } else if let Err(why) = &seen.page {
+            text.push_str(&format!("  {why}\n"));
         }
     }
     if seen.is_empty() && request.pid.is_none() {
@@ -111,15 +148,12 @@ fn in_json(seen: &[Seen], complaints: &[String]) -> String {
     let sessions: Vec<Value> = seen
         .iter()
         .map(|seen| {
-            let (guard, no_guard) = match &seen.page {
-                Ok(reading) => (page::in_json(reading, &seen.rates), None),
-                Err(why) => (Value::Null, Some(why.to_string())),
-            };
             json!({
                 "wrapper_pid": seen.session.wrapper_pid,
-                "client_pid": seen.session.client_pid,
-                "guard": guard,
-                "no_guard": no_guard,
+                "client_pid": seen.session.client_pid(),
+                "watched": seen.session.is_watched,
+                "guard": seen.view().map(|view| page::in_json(&view)),
+                "no_guard": seen.page.as_ref().err().map(ToString::to_string),
             })
         })
         .collect();
@@ -147,6 +181,10 @@ mod tests {
             pid,
             style: Style::plain(),
         }
+    }
+
+    fn answer(sessions: Sessions, request: &Request, pause: impl FnOnce()) -> Answer {
+        super::answer(sessions, &mut Proc::new(Path::new("/proc")), request, pause)
     }
 
     fn no_pause() {

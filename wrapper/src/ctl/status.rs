@@ -1,7 +1,7 @@
 //! `claude-safectl status`: the running sessions, a line each. Memory is counted as the watcher counts it, but
 //! in a single look: what an ended parent has left behind is not seen.
 
-use super::sessions::{Session, Sessions};
+use super::sessions::{Session, Sessions, UNWATCHED};
 use super::style::{age, columns, size};
 use super::{Answer, Request, exit};
 use crate::client::args::is_uuid;
@@ -35,7 +35,7 @@ struct Status {
 impl Status {
     fn of(session: Session) -> Status {
         let limit_kib = session.notes.tier_2_kib.unwrap_or(0);
-        let memory_kib = session.client_pid.and_then(|pid| {
+        let memory_kib = session.client_pid().and_then(|pid| {
             let mut watcher = Watcher::new(Path::new("/proc"), pid, Vec::new());
             match watcher.look(now_ms(), limit_kib) {
                 Look::Running(sample) => Some(sample.total_kib),
@@ -59,7 +59,11 @@ fn conversation(session: &Session) -> Option<String> {
     let told = || {
         let began = Duration::from_secs(notes.client_since_unix_s?);
         let began = SystemTime::UNIX_EPOCH.checked_add(began)?;
-        own_words(notes.client_folder.as_deref()?, session.client_pid?, began)
+        own_words(
+            notes.client_folder.as_deref()?,
+            session.client_pid()?,
+            began,
+        )
     };
     let told = told();
     // Without a turn (old clients) the file names the conversation of the start, for ever.
@@ -110,11 +114,16 @@ fn in_words(all: &[Status], complaints: &[String], now_unix_s: u64) -> String {
     let mut rows = vec![head.map(str::to_owned)];
     for status in all {
         let notes = &status.session.notes;
-        let pid = status.session.client_pid;
+        let pid = status.session.client_pid();
         let since = notes.since_unix_s;
         let restarts = notes.restarts;
+        let wrapper = if status.session.is_watched {
+            status.session.wrapper_pid.to_string()
+        } else {
+            UNWATCHED.to_owned()
+        };
         rows.push([
-            status.session.wrapper_pid.to_string(),
+            wrapper,
             pid.map_or("-".to_owned(), |pid| pid.to_string()),
             since.map_or(
                 "?".to_owned(),
@@ -148,7 +157,8 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
             let notes = &status.session.notes;
             json!({
                 "wrapper_pid": status.session.wrapper_pid,
-                "client_pid": status.session.client_pid,
+                "client_pid": status.session.client_pid(),
+                "watched": status.session.is_watched,
                 "since_unix_s": notes.since_unix_s,
                 "client_since_unix_s": notes.client_since_unix_s,
                 "restarts": notes.restarts,

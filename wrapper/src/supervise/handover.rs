@@ -21,9 +21,12 @@ pub struct Handover {
     pub log: PathBuf,
     /// `CLAUDE_MALLOC_GUARD_SIZES`.
     pub sizes: String,
-    /// `CLAUDE_MALLOC_GUARD_THRESHOLD_MB`.
-    pub threshold_mib: u64,
+    /// From which memory on the pool serves, MiB; `None`: never.
+    pub threshold_mib: Option<u64>,
 }
+
+/// A threshold that nobody reaches.
+const NEVER_MIB: u64 = u64::MAX;
 
 impl Handover {
     /// The environment for the client, which will have this pid: `LD_PRELOAD` with the guard ahead of
@@ -71,8 +74,9 @@ impl Handover {
         }
         text.extend_from_slice(b";log=");
         escape(self.log.as_os_str(), &mut text);
+        let threshold_mib = self.threshold_mib.unwrap_or(NEVER_MIB);
         text.extend_from_slice(
-            format!(";sizes={};threshold_mb={}", self.sizes, self.threshold_mib).as_bytes(),
+            format!(";sizes={};threshold_mb={threshold_mib}", self.sizes).as_bytes(),
         );
         OsString::from_vec(text)
     }
@@ -100,7 +104,7 @@ mod tests {
             page: Some("/run/a;b%c/page".into()),
             log: "/tmp/l".into(),
             sizes: "160".into(),
-            threshold_mib: 7,
+            threshold_mib: Some(7),
         }
     }
 
@@ -129,6 +133,20 @@ mod tests {
             "LD_PRELOAD=/lib/g.so:"
         );
         assert_eq!(handover().environment(&[], 1)[0], "LD_PRELOAD=/lib/g.so");
+    }
+
+    #[test]
+    fn without_a_threshold_the_guard_is_told_one_that_nobody_reaches() {
+        let never = Handover {
+            threshold_mib: None,
+            ..handover()
+        };
+        let variable = never.environment(&[], 1).pop().unwrap();
+        let text = variable.to_str().unwrap();
+        assert!(
+            text.ends_with(";threshold_mb=18446744073709551615"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -225,6 +225,8 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
             .processes
             .stat(pid, None)
             .ok()
+            // A zombie that nobody reaps is no living process.
+            .filter(|stat| !stat.is_dead())
             .map(|stat| stat.id.start_ticks)
     });
     status
@@ -245,9 +247,9 @@ fn unix_s() -> u64 {
     now.map_or(0, |since| since.as_secs())
 }
 
-/// Is the guard to be told to use its pool? Once a life, when the tree first fills the threshold.
-fn tier_1_is_due(total_kib: u64, threshold_mib: u64, told: bool) -> bool {
-    !told && total_kib >= threshold_mib.saturating_mul(1024)
+/// Is the guard to be told to use its pool? Once a life, when the tree first fills the threshold; never without one.
+fn tier_1_is_due(total_kib: u64, threshold_mib: Option<u64>, told: bool) -> bool {
+    !told && threshold_mib.is_some_and(|mib| total_kib >= mib.saturating_mul(1024))
 }
 
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
@@ -402,8 +404,10 @@ impl Supervisor<'_> {
             pressed_at_ms: 0,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
+        let stat = self.processes.stat(pid, None);
         self.register(Notes {
             client_pid: Some(pid),
+            client_start_ticks: stat.ok().map(|stat| stat.id.start_ticks),
             client_since_unix_s: Some(client_since_unix_s),
             restarts: Some(restarts.into()),
             conversation: start.id().map(str::to_owned),
@@ -582,7 +586,7 @@ impl Supervisor<'_> {
     /// Tells the guard, once, that the tree has passed the tier 1 threshold. A page that its guard has not taken
     /// yet, or that can't be written now, is tried again at the next look.
     fn tell_guard(&self, seen: Seen, life: &mut Life) {
-        let threshold_mib = self.setup.config.guard_threshold_mib;
+        let threshold_mib = self.setup.config.pool_threshold_mib();
         if !tier_1_is_due(seen.total_kib, threshold_mib, life.guard_told) {
             return;
         }
@@ -766,16 +770,20 @@ mod tests {
     #[test]
     fn the_guard_is_told_once_from_the_threshold_on() {
         for (total_kib, threshold_mib, told, due) in [
-            (1023, 1, false, false),
-            (1024, 1, false, true),
-            (u64::MAX, 1, false, true),
-            (u64::MAX, 1, true, false),
-            (0, 0, false, true),
-            (0, 0, true, false),
-            (u64::MAX - 1, u64::MAX, false, false),
+            (1023, Some(1), false, false),
+            (1024, Some(1), false, true),
+            (u64::MAX, Some(1), false, true),
+            (u64::MAX, Some(1), true, false),
+            (0, Some(0), false, true),
+            (0, Some(0), true, false),
+            (u64::MAX - 1, Some(u64::MAX), false, false),
+            (u64::MAX, None, false, false),
         ] {
             let found = tier_1_is_due(total_kib, threshold_mib, told);
-            assert_eq!(found, due, "{total_kib} KiB of {threshold_mib} MiB, {told}");
+            assert_eq!(
+                found, due,
+                "{total_kib} KiB of {threshold_mib:?} MiB, {told}"
+            );
         }
     }
 }
