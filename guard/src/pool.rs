@@ -198,6 +198,7 @@ pub(crate) fn reserve(classes: usize) -> bool {
             RANGE.base.store(table + table_len, Relaxed);
             RANGE.len.store(kinds * kind_len, Release);
             let gauges = &counters::page().pool;
+            gauges.start.store(start as u64, Relaxed);
             gauges.reserved_bytes.store(len as u64, Relaxed);
             gauges.usable_bytes.store(caches_len as u64, Relaxed);
             return true;

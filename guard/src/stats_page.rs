@@ -137,7 +137,9 @@ pub struct WatchedClass {
 #[derive(Debug)]
 #[repr(C)]
 pub struct PoolGauges {
-    /// Address space taken for slabs and their metadata, in bytes.
+    /// First address of the space taken for slabs and their metadata.
+    pub start: AtomicU64,
+    /// Its length in bytes.
     pub reserved_bytes: AtomicU64,
     /// Part of it that may be written, in bytes.
     pub usable_bytes: AtomicU64,
@@ -253,6 +255,7 @@ impl StatsPage {
                 }
             }; CLASSES],
             pool: PoolGauges {
+                start: zero(),
                 reserved_bytes: zero(),
                 usable_bytes: zero(),
                 slabs: zero(),
@@ -444,6 +447,7 @@ impl ClassCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PoolState {
+    pub start: u64,
     pub reserved_bytes: u64,
     pub usable_bytes: u64,
     pub slabs: u64,
@@ -606,6 +610,7 @@ impl Snapshot {
             },
             classes,
             pool: PoolState {
+                start: pool(offset_of!(PoolGauges, start)),
                 reserved_bytes: pool(offset_of!(PoolGauges, reserved_bytes)),
                 usable_bytes: pool(offset_of!(PoolGauges, usable_bytes)),
                 slabs: pool(offset_of!(PoolGauges, slabs)),

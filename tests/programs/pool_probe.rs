@@ -571,10 +571,8 @@ fn exhaust(page: &str) {
         rlim_max: 192 << 20,
     };
     // SAFETY: a limit of our own.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) },
-        0
-    );
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) };
+    assert_eq!(done, 0);
     // The list of objects must not run out of memory itself.
     let mut all: Vec<Object> = Vec::with_capacity(2_000_000);
     loop {

@@ -101,8 +101,32 @@ pub enum GuardLib {
 pub enum GuardSizes {
     /// It finds out itself.
     Auto,
-    /// These, in bytes.
-    List(Vec<u32>),
+    /// These.
+    List(Vec<GuardSize>),
+}
+
+/// A request size that names a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardSize {
+    /// In bytes.
+    pub bytes: u32,
+    /// `/8` behind it: the pool packs the class at multiples of 8, where malloc promises 16.
+    pub is_packed: bool,
+}
+
+impl GuardSize {
+    /// The size, not packed.
+    pub const fn of(bytes: u32) -> Self {
+        Self {
+            bytes,
+            is_packed: false,
+        }
+    }
+
+    fn text(&self) -> String {
+        let packed = if self.is_packed { "/8" } else { "" };
+        format!("{}{packed}", self.bytes)
+    }
 }
 
 impl GuardSizes {
@@ -112,7 +136,7 @@ impl GuardSizes {
             GuardSizes::Auto => "auto".to_owned(),
             GuardSizes::List(sizes) => sizes
                 .iter()
-                .map(u32::to_string)
+                .map(GuardSize::text)
                 .collect::<Vec<_>>()
                 .join(","),
         }
@@ -480,15 +504,8 @@ impl Resolver<'_> {
                 .resolve(
                     &vocabulary::GUARD_SIZES,
                     sizes_of,
-                    GuardSizes::List(vec![160]),
-                    |sizes| match sizes {
-                        GuardSizes::Auto => "auto".to_owned(),
-                        GuardSizes::List(sizes) => sizes
-                            .iter()
-                            .map(u32::to_string)
-                            .collect::<Vec<_>>()
-                            .join(","),
-                    },
+                    GuardSizes::List(vec![GuardSize::of(160)]),
+                    GuardSizes::text,
                 )
                 .0,
             guard_log: self
@@ -593,9 +610,15 @@ fn sizes_of(text: &OsStr) -> Option<GuardSizes> {
         return Some(GuardSizes::Auto);
     }
     let size_of = |item: &str| {
-        number_within(OsStr::new(item), 1, u64::from(vocabulary::MAX_SIZE_BYTES)).map(|n| n as u32)
+        let (digits, is_packed) = match item.trim().strip_suffix("/8") {
+            Some(digits) => (digits, true),
+            None => (item, false),
+        };
+        let most = u64::from(vocabulary::MAX_SIZE_BYTES);
+        let bytes = number_within(OsStr::new(digits), 1, most)? as u32;
+        Some(GuardSize { bytes, is_packed })
     };
-    let sizes: Option<Vec<u32>> = text.split(',').map(size_of).collect();
+    let sizes: Option<Vec<GuardSize>> = text.split(',').map(size_of).collect();
     sizes.map(GuardSizes::List)
 }
 
@@ -674,7 +697,7 @@ mod tests {
             Config {
                 guard_lib: GuardLib::UsualPlaces,
                 guard_threshold_mib: 30720,
-                guard_sizes: GuardSizes::List(vec![160]),
+                guard_sizes: GuardSizes::List(vec![GuardSize::of(160)]),
                 guard_log: PathBuf::from("/tmp/claude_malloc_guard.log"),
                 watchdog_threshold_mib: 61440,
                 watchdog_interval_s: 30,
@@ -824,7 +847,10 @@ mod tests {
         let config = loaded.config;
         assert_eq!(config.guard_lib, GuardLib::NoGuard);
         assert_eq!(config.guard_threshold_mib, 0);
-        assert_eq!(config.guard_sizes, GuardSizes::List(vec![32, 160]));
+        assert_eq!(
+            config.guard_sizes,
+            GuardSizes::List(vec![GuardSize::of(32), GuardSize::of(160)])
+        );
         assert_eq!(config.guard_log, PathBuf::from("/var/x.log"));
         assert_eq!(config.watchdog_threshold_mib, 1 << 30);
         assert_eq!(config.watchdog_interval_s, 86400);

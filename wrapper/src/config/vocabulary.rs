@@ -45,7 +45,9 @@ impl Kind {
             Kind::PathOrNone => "a path that begins with /, or empty".to_owned(),
             Kind::Program => "a path that begins with /, or the name of a program".to_owned(),
             Kind::Sizes => {
-                format!("auto, or sizes from 1 to {MAX_SIZE_BYTES} with commas between them")
+                format!(
+                    "auto, or sizes from 1 to {MAX_SIZE_BYTES} (/8: packed) with commas between them"
+                )
             }
             Kind::Mechanisms(words) => {
                 format!("auto, off, or a list of {}", words.join(","))
@@ -57,7 +59,7 @@ impl Kind {
 }
 
 /// The largest request size that the guard may be told to watch.
-pub const MAX_SIZE_BYTES: u32 = 65536;
+pub const MAX_SIZE_BYTES: u32 = 1024;
 
 /// One variable.
 #[derive(Debug)]

@@ -113,7 +113,7 @@ fn pool_in_words(threshold_mib: u64, sizes: &GuardSizes) -> String {
             let ranges: Vec<String> = sizes
                 .iter()
                 .map(|size| {
-                    let (low, high) = range_of(u64::from(*size));
+                    let (low, high) = range_of(u64::from(size.bytes));
                     format!("{low}..{high}")
                 })
                 .collect();
@@ -469,6 +469,7 @@ mod tests {
     use crate::client::find::How;
     use crate::client::kind::Reach;
     use crate::client::kind::examine;
+    use crate::config::GuardSize;
     use crate::config::Reclaim;
     use crate::os::files::Trust;
     use std::ffi::OsString;
@@ -649,7 +650,7 @@ mod tests {
             ),
             (
                 7,
-                GuardSizes::List(vec![24, 160]),
+                GuardSizes::List(vec![GuardSize::of(24), GuardSize::of(160)]),
                 "pool: above 7 MiB, requests of 0..24, 153..168 bytes",
             ),
         ] {

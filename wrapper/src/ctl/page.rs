@@ -165,11 +165,12 @@ fn largest(view: &View<'_>) -> Vec<(RegionState, Option<Part>)> {
 }
 
 /// What is in no region: for people, as a key, and how much it is now.
-fn outside(now: &Resident) -> [(&'static str, &'static str, u64); 4] {
+fn outside(now: &Resident) -> [(&'static str, &'static str, u64); 5] {
     [
         ("[heap]", "heap", now.heap),
         ("[stack]", "stack", now.stack),
         ("files", "files", now.files),
+        ("our pool", "pool", now.pool),
         ("rest", "rest", now.rest),
     ]
 }
@@ -691,6 +692,7 @@ mod tests {
             heap: 20 << 20,
             stack: 30 << 20,
             files: 40 << 20,
+            pool: 60 << 20,
             rest: 50 << 20,
         }
     }
@@ -701,7 +703,7 @@ mod tests {
         let seen = reading(&page, 5_000);
         let text = words(&seen, &NONE, Some(&now()));
         assert!(
-            text.contains("memory  440 MiB now, by the kernel"),
+            text.contains("memory  500 MiB now, by the kernel"),
             "{text}"
         );
         for (first, says) in [
@@ -720,11 +722,11 @@ mod tests {
         assert!(at("0x70000000") < at("0x80000000"));
         let value = json(&seen, &NONE, Some(&now()));
         let pages = &value["pages"];
-        assert_eq!(pages["resident_now_bytes"], 440_u64 << 20);
+        assert_eq!(pages["resident_now_bytes"], 500_u64 << 20);
         assert_eq!(
             pages["outside_now"],
             json!({"heap_bytes": 20 << 20, "stack_bytes": 30 << 20, "files_bytes": 40 << 20,
-                "rest_bytes": 50 << 20})
+                "pool_bytes": 60 << 20, "rest_bytes": 50 << 20})
         );
         let heap = &pages["kinds"]["js_heap"];
         assert_eq!(

@@ -3,7 +3,7 @@
 //!
 //! Dear (the kernel walks the page tables): for one look on request, never for the watcher.
 
-use crate::stats_page::{KINDS, RegionState};
+use crate::stats_page::{KINDS, PoolState, RegionState};
 use crate::watch::ProcessId;
 use crate::watch::proc_fs::Proc;
 use std::io::{self, BufRead, BufReader};
@@ -33,14 +33,16 @@ pub(super) struct Resident {
     pub(super) stack: u64,
     /// Written pages of mapped files: data of programs and libraries.
     pub(super) files: u64,
-    /// All other: regions that the page does not list, the guard's pool, further heaps of libc, stacks of threads.
+    /// In the guard's pool.
+    pub(super) pool: u64,
+    /// All other: regions that the page does not list, further heaps of libc, stacks of threads.
     pub(super) rest: u64,
 }
 
 impl Resident {
     /// All of it.
     pub(super) fn total(&self) -> u64 {
-        let outside = [self.heap, self.stack, self.files, self.rest];
+        let outside = [self.heap, self.stack, self.files, self.pool, self.rest];
         let all = self.kinds.iter().chain(&outside);
         all.fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
@@ -51,6 +53,7 @@ pub(super) fn of(
     processes: &mut Proc,
     process: ProcessId,
     regions: &[RegionState],
+    pool: &PoolState,
 ) -> Option<Resident> {
     let smaps = processes.open(process.pid, "smaps").ok()?;
     // The handle stays with the address space that it was opened on: it is this one's.
@@ -58,7 +61,7 @@ pub(super) fn of(
     if stat.id != process {
         return None;
     }
-    attribute(BufReader::with_capacity(64 << 10, smaps), regions).ok()?
+    attribute(BufReader::with_capacity(64 << 10, smaps), regions, pool).ok()?
 }
 
 /// One mapping, as far as it was told.
@@ -81,8 +84,12 @@ enum Place {
 }
 
 /// From the text of `smaps`. `None`: it tells of no mapping (a zombie, a kernel thread).
-fn attribute(mut smaps: impl BufRead, regions: &[RegionState]) -> io::Result<Option<Resident>> {
-    let mut sum = Sum::new(regions);
+fn attribute(
+    mut smaps: impl BufRead,
+    regions: &[RegionState],
+    pool: &PoolState,
+) -> io::Result<Option<Resident>> {
+    let mut sum = Sum::new(regions, pool);
     let mut current: Option<Mapping> = None;
     let mut is_empty = true;
     let mut line = Vec::new();
@@ -195,11 +202,12 @@ struct Slot {
 
 struct Sum {
     slots: Vec<Slot>,
+    pool: std::ops::Range<u64>,
     resident: Resident,
 }
 
 impl Sum {
-    fn new(regions: &[RegionState]) -> Sum {
+    fn new(regions: &[RegionState], pool: &PoolState) -> Sum {
         let mut slots: Vec<Slot> = regions
             .iter()
             .enumerate()
@@ -222,6 +230,7 @@ impl Sum {
         }
         Sum {
             slots,
+            pool: pool.start..pool.start.saturating_add(pool.reserved_bytes),
             resident: Resident {
                 regions: vec![Part::default(); regions.len()],
                 ..Resident::default()
@@ -245,6 +254,10 @@ impl Sum {
             Place::Heap => return add(&mut resident.heap, bytes),
             Place::Stack => return add(&mut resident.stack, bytes),
             Place::File => return add(&mut resident.files, bytes),
+            // No mapping crosses its border: it has flags that its neighbours lack.
+            Place::Unnamed if self.pool.contains(&mapping.start) => {
+                return add(&mut resident.pool, bytes);
+            }
             Place::Unnamed => {}
         }
         // What is left of the mapping, and of its bytes: shares of what is left lose nothing to rounding.
@@ -303,8 +316,29 @@ mod tests {
         )
     }
 
+    #[test]
+    fn the_pool_is_told_apart_from_what_lies_beside_it() {
+        let pool = PoolState {
+            start: 0x10_0000,
+            reserved_bytes: 0x10_0000,
+            ..PoolState::default()
+        };
+        let text = [
+            mapping(0x0f_0000, 0x10_0000, "rw-p", "", 1, 0),
+            mapping(0x10_0000, 0x14_0000, "rw-p", "", 2, 1),
+            mapping(0x18_0000, 0x20_0000, "rw-p", "", 4, 0),
+            mapping(0x20_0000, 0x21_0000, "rw-p", "", 8, 0),
+        ]
+        .concat();
+        let found = attribute(text.as_bytes(), &[], &pool).unwrap().unwrap();
+        assert_eq!((found.pool, found.rest), (7 << 10, 9 << 10));
+        assert_eq!(found.total(), 16 << 10);
+    }
+
     fn told(text: &str, regions: &[RegionState]) -> Resident {
-        attribute(text.as_bytes(), regions).unwrap().unwrap()
+        attribute(text.as_bytes(), regions, &PoolState::default())
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
@@ -344,6 +378,7 @@ mod tests {
             heap: 101 << 10,
             stack: 66 << 10,
             files: 22 << 10,
+            pool: 0,
             rest: 44 << 10,
         };
         assert_eq!(found, wanted);
@@ -414,7 +449,9 @@ mod tests {
             }
         }
         let raw = b"1000-9000 rw-p 0 00:00 0 /\xff\xfe\nAnonymous: 4 kB\n";
-        let found = attribute(&raw[..], &[]).unwrap().unwrap();
+        let found = attribute(&raw[..], &[], &PoolState::default())
+            .unwrap()
+            .unwrap();
         assert_eq!(found.files, 4096);
         let long = format!(
             "1000-9000 rw-p 0 00:00 0 /{}\nAnonymous: 4 kB\n",
@@ -433,7 +470,8 @@ mod tests {
         .concat();
         let mut last = 0;
         for cut in 0..=text.len() {
-            let found = attribute(&text.as_bytes()[..cut], &regions).unwrap();
+            let found =
+                attribute(&text.as_bytes()[..cut], &regions, &PoolState::default()).unwrap();
             let total = found.map_or(0, |found| found.total());
             assert!(total >= last, "cut at {cut}");
             assert!([0, 100 << 10, 3172 << 10].contains(&total), "cut at {cut}");
@@ -441,7 +479,10 @@ mod tests {
         }
         assert_eq!(last, 3172 << 10);
         for nothing in ["", "\n", "Anonymous: 4 kB\n", "junk\n"] {
-            assert_eq!(attribute(nothing.as_bytes(), &[]).unwrap(), None);
+            assert_eq!(
+                attribute(nothing.as_bytes(), &[], &PoolState::default()).unwrap(),
+                None
+            );
         }
     }
 
@@ -472,7 +513,13 @@ mod tests {
         let us = processes.stat(own_pid(), None).unwrap().id;
         let memory = vec![1_u8; 64 << 20];
         let at = memory.as_ptr() as u64;
-        let found = of(&mut processes, us, &[region(at, 64 * MIB, 0)]).unwrap();
+        let found = of(
+            &mut processes,
+            us,
+            &[region(at, 64 * MIB, 0)],
+            &PoolState::default(),
+        )
+        .unwrap();
         assert!(found.kinds[0] >= 64 * MIB - 8192, "{found:?}");
         let (kib, _) = processes.anon_and_swap_kib(us.pid).unwrap();
         // Other tests run in this process.
@@ -484,7 +531,10 @@ mod tests {
             start_ticks: us.start_ticks + 1,
             ..us
         };
-        assert_eq!(of(&mut processes, another, &[]), None);
+        assert_eq!(
+            of(&mut processes, another, &[], &PoolState::default()),
+            None
+        );
         drop(memory);
     }
 }

@@ -72,7 +72,7 @@ impl Seen {
         if let (Ok(reading), Some(client)) = (&self.page, self.session.client)
             && reading.snapshot.pid.cast_signed() == client.pid
         {
-            self.now = resident::of(processes, client, &reading.largest);
+            self.now = resident::of(processes, client, &reading.largest, &reading.snapshot.pool);
         }
     }
 
