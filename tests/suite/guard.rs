@@ -256,6 +256,33 @@ fn the_library_needs_exports_and_weighs_what_it_may() {
 
 // Counting
 
+/// musl loads it, and runs on as before: standing by, and asked to serve at once.
+#[test]
+fn harmless_under_musl() {
+    if !is_on_path("musl-gcc") {
+        println!("skipped: harmless_under_musl: musl-gcc is not here");
+        return;
+    }
+    let scratch = Scratch::new();
+    let program = scratch.path("musl");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/guard_musl.c");
+    let compiled = Command::new("musl-gcc")
+        .args(["-O1", "-Wall", "-o"])
+        .args([&program, &source])
+        .output()
+        .expect("musl-gcc");
+    let errors = String::from_utf8_lossy(&compiled.stderr);
+    assert!(compiled.status.success(), "{errors}");
+    for threshold in ["1000000", "0"] {
+        let text = said(
+            scratch
+                .by_hand(&program)
+                .env("CLAUDE_MALLOC_GUARD_THRESHOLD_MB", threshold),
+        );
+        assert_eq!(text, "guarded=1 done\n");
+    }
+}
+
 #[test]
 fn counts_every_call_of_the_class_exactly_single_and_multi_threaded() {
     for threads in [1, 7] {
