@@ -14,6 +14,7 @@ use core::{
 use crate::{
     counters, early, next,
     os::{self, ErrnoKept, SigAction},
+    page,
     pool::{self, Place, Taken},
     report,
     route::{self, Route, Watch},
@@ -249,7 +250,7 @@ fn zeroed(taken: Taken, request: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn passed_on() {
-    counters::page().pool.passed_on.fetch_add(1, Relaxed);
+    page::current().pool.passed_on.fetch_add(1, Relaxed);
 }
 
 /// Counts a request that the next allocator served, and hands it through.
@@ -306,8 +307,8 @@ fn reallocate_pooled(object: *mut c_void, place: Place, size: usize) -> *mut c_v
     }
     if Route::of(size).kind() == Some(place.kind()) {
         // In place. As elsewhere, one object ends and one begins.
-        counters::count_free(place.class());
-        counters::count_hit(place.class());
+        thread::count_free(place.class());
+        thread::count_hit(place.class());
         return object;
     }
     let new = allocate(size);
@@ -340,7 +341,7 @@ fn release(object: *mut c_void) {
             let watch = Watch::of_chunk(header);
             match watch.just_counted().zip(thread::own_shard()) {
                 Some((class, shard)) => {
-                    counters::add_own(&shard.classes[class].free, 1);
+                    page::add_own(&shard.classes[class].free, 1);
                 }
                 None => return release_slowly(object),
             }

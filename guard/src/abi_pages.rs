@@ -30,10 +30,10 @@ use core::{
 };
 
 use crate::{
-    counters,
     lock::Lock,
     next,
     os::{self, ResidentLook},
+    page,
     page_events::Events,
     page_map::{self, Event, Mapped, PageMap, Range, Request},
     stats_page::REGIONS,
@@ -203,7 +203,7 @@ unsafe extern "C" fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c
     // SAFETY: the program's contract.
     let result = unsafe { next::madvise(start, len, advice) };
     if watching() {
-        let before = counters::page().plane.calls.fetch_add(1, Relaxed);
+        let before = page::current().plane.calls.fetch_add(1, Relaxed);
         if before.is_multiple_of(ADVICE_PER_LOOK) {
             estimate();
         }
@@ -283,11 +283,11 @@ fn target_may_be_gone() {
 }
 
 fn lose(count: u64) {
-    counters::page().plane.lost.fetch_add(count, Relaxed);
+    page::current().plane.lost.fetch_add(count, Relaxed);
 }
 
 fn count_call() {
-    counters::page().plane.calls.fetch_add(1, Relaxed);
+    page::current().plane.calls.fetch_add(1, Relaxed);
     estimate();
 }
 
@@ -321,7 +321,7 @@ fn enter(event: Event) {
 }
 
 fn publish_totals(map: &mut PageMap<MAP_REGIONS>) {
-    let plane = &counters::page().plane;
+    let plane = &page::current().plane;
     for (kind, totals) in plane.kinds.iter().zip(map.totals()) {
         kind.regions.store(totals.regions as u64, Relaxed);
         kind.bytes.store(totals.bytes as u64, Relaxed);
@@ -403,7 +403,7 @@ impl Estimate {
         publish_totals(&mut map);
         let count = map.largest(&mut self.largest);
         drop(map);
-        let plane = &counters::page().plane;
+        let plane = &page::current().plane;
         for kind in &plane.kinds {
             let resident_bytes = kind.resident_bytes.load(Relaxed);
             kind.peak_bytes.fetch_max(resident_bytes, Relaxed);

@@ -14,9 +14,9 @@
 use crate::{
     abi_pages,
     config::{self, Handover, PathBuffer, Role, Sizes, Threshold},
-    counters, elf,
+    elf,
     elf::ProgramMalloc,
-    environ, look, next, os, pool,
+    environ, look, next, os, page, pool,
     report::{self, Destinations},
     route,
     stats_page::State,
@@ -36,6 +36,8 @@ struct Settings {
 }
 
 extern "C" fn start() {
+    #[cfg(feature = "inject")]
+    environ::with_value(os::injection::VARIABLE, os::injection::set);
     next::resolve();
     next::try_header();
     let role = environ::with_value(config::HANDOVER, |value| {
@@ -69,14 +71,14 @@ fn arm(settings: Settings) {
         .and_then(|path| os::map_stats_page(path.as_c_str()));
     if settings.sizes.as_slice() != Sizes::DEFAULT.as_slice() {
         // Counts of the class watched so far are no counts of another.
-        counters::page().clear_counters();
+        page::current().clear_counters();
     }
     match shared {
         Some(page) => {
-            counters::take(page, pid);
-            counters::count_on(page);
+            page::take(page, pid);
+            page::count_on(page);
         }
-        None => counters::page().name(pid),
+        None => page::current().name(pid),
     }
     report::answer_usr1(settings.destinations);
     next::run_around_fork([
@@ -86,19 +88,19 @@ fn arm(settings: Settings) {
     ]);
     abi_pages::watch();
     if next::can_pass_on() && next::can_classify() {
-        thread::make_ready();
+        thread::make_ready(pool::thread_ends);
         look::watch(&settings.sizes);
     } else {
         // What was counted so far can't be told from other chunks.
-        counters::page().clear_counters();
+        page::current().clear_counters();
         look::name(&settings.sizes);
         stand_aside();
     }
     if elf::program_malloc() == ProgramMalloc::Imported && next::can_classify() {
-        counters::page().set_state(State::Standby);
+        page::current().set_state(State::Standby);
         look::start(settings.threshold);
     } else {
-        counters::page().set_state(State::Unreachable);
+        page::current().set_state(State::Unreachable);
     }
 }
 
@@ -111,7 +113,7 @@ fn stand_aside() {
 
 /// The child counts for itself, on a page of its own: the parent's is shared memory.
 extern "C" fn in_forked_child() {
-    counters::start_afresh_in_private(os::pid());
+    page::start_afresh_in_private(os::pid());
     let own_number = thread::forget_the_others();
     pool::after_fork_in_child(own_number);
 }

@@ -1,103 +1,18 @@
-//! Counts the calls of the watched classes. Owns the choice of page and shard.
+//! Judges the calls that are worth a second look: what a request wanted, what its chunk is, what ends.
 //!
 //! The hot path takes no lock, allocates nothing, and writes only to a cache line of its thread.
-//! Never decides whether this process is to be counted: boot.rs does.
 
-use core::{
-    ffi::c_void,
-    sync::atomic::{
-        AtomicPtr, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
-    },
-};
+use core::ffi::c_void;
 
 use crate::{
     early, growth, look, next,
-    os::Call,
+    page::add_own,
     route::{Route, Watch},
-    stats_page::{self, ClassCounters, SHARED_SHARD, Snapshot, StatsPage, Unreadable},
-    thread,
+    thread::{self, add, count_free},
 };
-
-/// Counts made before the constructor, and all counts of a process that has no shared page.
-static PRIVATE: StatsPage = StatsPage::new();
-
-/// The page that is counted on.
-static PAGE: AtomicPtr<StatsPage> = AtomicPtr::new((&raw const PRIVATE).cast_mut());
 
 /// Counted requests of one class and thread from one look at the threshold to the next.
 const LOOK_EVERY: u64 = 1024;
-
-/// The page that is counted on now.
-#[inline(always)]
-pub(crate) fn page() -> &'static StatsPage {
-    // SAFETY: only ever set to PRIVATE or to a mapping that is never unmapped (count_on).
-    unsafe { &*PAGE.load(Acquire) }
-}
-
-/// Counts on `shared` from now on, and takes along what was counted so far.
-pub(crate) fn count_on(shared: &'static StatsPage) {
-    PAGE.store(core::ptr::from_ref(shared).cast_mut(), Release);
-    collect();
-}
-
-/// Brings over counts that a thread made on the private page while the page was being changed.
-pub(crate) fn collect() {
-    let page = page();
-    if !core::ptr::eq(page, &PRIVATE) {
-        page.absorb(&PRIVATE);
-    }
-}
-
-fn words(page: &StatsPage) -> &[AtomicU64] {
-    // SAFETY: a page is made of nothing but AtomicU64 (repr(C)), padding included, and lives as
-    // long as the slice.
-    unsafe {
-        core::slice::from_raw_parts(
-            core::ptr::from_ref(page).cast::<AtomicU64>(),
-            stats_page::LEN / size_of::<AtomicU64>(),
-        )
-    }
-}
-
-/// Takes a page for a process: everything at zero, then the header.
-pub(crate) fn take(page: &StatsPage, pid: u32) {
-    for word in words(page) {
-        word.store(0, Relaxed);
-    }
-    page.name(pid);
-}
-
-/// What is on the page that is counted on.
-pub(crate) fn snapshot() -> Result<Snapshot, Unreadable> {
-    let words = words(page());
-    Snapshot::read(&|at| words[at / size_of::<AtomicU64>()].load(Acquire))
-}
-
-/// The child of a fork goes on alone: on the private page, with what the parent's page says of the
-/// process (classes, pool, page plane), and counts from zero.
-pub(crate) fn start_afresh_in_private(pid: u32) {
-    let parent = page();
-    if core::ptr::eq(parent, &PRIVATE) {
-        PRIVATE.clear_counters();
-        PRIVATE.rename(pid);
-        return;
-    }
-    for (own, parents) in words(&PRIVATE).iter().zip(words(parent)) {
-        own.store(parents.load(Relaxed), Relaxed);
-    }
-    PRIVATE.clear_counters();
-    PRIVATE.rename(pid);
-    PAGE.store((&raw const PRIVATE).cast_mut(), Release);
-}
-
-/// Notes a system call that failed.
-pub(crate) fn record_fault(call: Call, errno: i32) {
-    let faults = &page().faults;
-    faults.call.store(call as u64, Relaxed);
-    faults.errno.store(errno as u64, Relaxed);
-    faults.count.fetch_add(1, Relaxed);
-}
 
 /// Counts a request that the next allocator served, and whose chunk is to be looked at. Null
 /// (nothing was served) is not counted.
@@ -154,8 +69,10 @@ unsafe fn count_alloc_slowly(object: *mut c_void, request: usize) {
             }
         }
     }
-    if growth::is_searching() {
-        growth::began(object, end.chunk);
+    if growth::is_searching()
+        && let Some(size) = growth::began(object, end.chunk)
+    {
+        look::found(size);
     }
 }
 
@@ -197,34 +114,5 @@ impl End {
         if growth::is_searching() {
             growth::ended(self.object, self.chunk);
         }
-    }
-}
-
-/// Counts the end of an object of the class with this number.
-pub(crate) fn count_free(class: usize) {
-    add(class, |counters| &counters.free, 1);
-}
-
-/// Counts a request that the pool served, or an object of its that changed hands in place.
-pub(crate) fn count_hit(class: usize) {
-    add(class, |counters| &counters.pool_hit, 1);
-}
-
-/// Adds to a counter of the thread's own; the new value. Nobody else writes it, so two steps do; an
-/// atomic one would cost a tenth of a malloc.
-#[inline(always)]
-pub(crate) fn add_own(counter: &AtomicU64, value: u64) -> u64 {
-    let sum = counter.load(Relaxed).wrapping_add(value);
-    counter.store(sum, Relaxed);
-    sum
-}
-
-/// Adds to a counter of the thread's shard, whichever that is; the new value.
-fn add(class: usize, field: fn(&ClassCounters) -> &AtomicU64, value: u64) -> u64 {
-    match thread::number() {
-        Some(number) => add_own(field(&page().shard(number).classes[class]), value),
-        None => field(&page().shard(SHARED_SHARD).classes[class])
-            .fetch_add(value, Relaxed)
-            .wrapping_add(value),
     }
 }

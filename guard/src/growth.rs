@@ -18,7 +18,7 @@ use core::{
 
 use spin::Mutex;
 
-use crate::{look, os, size_class::MAX_REQUEST};
+use crate::{os, size_class::MAX_REQUEST};
 
 /// One object in so many is in the sample; a power of two.
 const SAMPLE: u64 = 64;
@@ -90,21 +90,23 @@ fn live_of(chunk: usize) -> Option<&'static AtomicI32> {
     LIVE.get((chunk + 8) / CHUNK_STEP)
 }
 
-/// An object was made, with a chunk of this usable size.
+/// An object was made, with a chunk of this usable size. Once, this shows which class leaks: the size
+/// that names it.
 #[inline(always)]
-pub(crate) fn began(object: *mut c_void, chunk: usize) {
+pub(crate) fn began(object: *mut c_void, chunk: usize) -> Option<usize> {
     if is_in_sample(object) {
-        count_began(chunk);
+        return count_began(chunk);
     }
+    None
 }
 
 #[cold]
-fn count_began(chunk: usize) {
-    let Some(live) = live_of(chunk) else { return };
-    live.fetch_add(1, Relaxed);
+fn count_began(chunk: usize) -> Option<usize> {
+    live_of(chunk)?.fetch_add(1, Relaxed);
     if SAMPLED.fetch_add(1, Relaxed).is_multiple_of(CLOCK_EVERY) {
-        observe();
+        return observe();
     }
+    None
 }
 
 /// An object ends.
@@ -117,25 +119,20 @@ pub(crate) fn ended(object: *mut c_void, chunk: usize) {
     }
 }
 
-/// Adds a point to the history when it is time, and tells of the class that leaks, once.
-fn observe() {
+/// Adds a point to the history when it is time, and tells of the class that leaks, once: the size that names it.
+fn observe() -> Option<usize> {
     // Whoever finds it locked leaves the point to the holder.
-    let Some(mut history) = HISTORY.try_lock() else {
-        return;
-    };
+    let mut history = HISTORY.try_lock()?;
     let now_ms = os::monotonic_ms();
     if now_ms < history.next_ms || FOUND.load(Relaxed) {
-        return;
+        return None;
     }
     history.next_ms = now_ms + history.interval_ms;
     let now = core::array::from_fn(|number| LIVE[number].load(Relaxed));
-    let Some(number) = history.add(now) else {
-        return;
-    };
+    let number = history.add(now)?;
     // Under the lock: the history is full, and takes no further point.
     FOUND.store(true, Relaxed);
-    drop(history);
-    look::found(number * CHUNK_STEP - 16);
+    Some(number * CHUNK_STEP - 16)
 }
 
 impl History {

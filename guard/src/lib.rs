@@ -4,7 +4,7 @@
 //! ```text
 //! program ── abi ──┬─ next ── elf ── os         a call, passed on; who is next
 //!                  ├─ route ── size_class       which way a request takes
-//!                  ├─ counters ── stats_page    what is counted, and where it can be read
+//!                  ├─ counters ── page          what is counted, and where it can be read
 //!                  ├─ pool ── slab, thread      slots without headers; what a thread has of its own
 //!                  ├─ growth, look              which class leaks; when the pool begins
 //!                  └─ report                    SIGUSR1: who answers, and the line
@@ -19,10 +19,11 @@
 //! | early | a few bytes for malloc calls that come while these are being looked up |
 //! | boot, environ, config | the constructor, the environment, the handover |
 //! | route, size_class | which classes are watched and which are pooled, by size |
-//! | counters, stats_page | the shards, the page (shared with the wrapper) |
+//! | counters | what a call means for the counts |
+//! | page, stats_page | the page that is counted on, its layout (shared with the wrapper) |
 //! | pool, slab | the slabs, the threads' caches of free slots, the lock-free part of a slab |
 //! | lock | a spin lock that knows its owner |
-//! | thread | the thread-local block, the numbers of threads |
+//! | thread | the thread-local block, the numbers of threads, counting on the right shard |
 //! | growth, look | the search for the class that only grows, the threshold |
 //! | abi_pages | the exported mmap family, and the lock of the map |
 //! | page_map, page_events | which anonymous memory is mapped; events that wait to be entered |
@@ -78,6 +79,7 @@ mod lock;
 mod look;
 mod next;
 mod os;
+mod page;
 mod page_events;
 mod page_map;
 mod pool;

@@ -10,7 +10,7 @@ use core::sync::atomic::{
 use crate::{
     abi_pages,
     config::{Sizes, Threshold},
-    counters, growth, os, pool, route,
+    growth, os, page, pool, route,
     stats_page::{CLASSES, Choice, State, Wanted},
 };
 
@@ -33,14 +33,14 @@ static SIZES: [AtomicUsize; CLASSES] = [const { AtomicUsize::new(0) }; CLASSES];
 /// Says on the page which classes would be watched.
 pub(crate) fn name(sizes: &Sizes) {
     for (number, &size) in sizes.as_slice().iter().enumerate() {
-        let class = &counters::page().classes[number];
+        let class = &page::current().classes[number];
         class.size.store(size as u64, Relaxed);
     }
 }
 
 /// Watches the classes, from the constructor on.
 pub(crate) fn watch(sizes: &Sizes) {
-    let page = counters::page();
+    let page = page::current();
     name(sizes);
     for (number, &size) in sizes.as_slice().iter().enumerate() {
         SIZES[number].store(size, Relaxed);
@@ -87,7 +87,7 @@ pub(crate) fn look() {
         return;
     }
     let threshold = THRESHOLD_KIB.load(Relaxed);
-    if counters::page().wanted() == Wanted::Active
+    if page::current().wanted() == Wanted::Active
         || os::resident_anon_kib().is_some_and(|kib| kib >= threshold)
     {
         due();
@@ -103,7 +103,7 @@ fn due() {
 
 /// The search has found the class of this size.
 pub(crate) fn found(size: usize) {
-    let page = counters::page();
+    let page = page::current();
     if SIZES[0].swap(size, Relaxed) != size {
         page.classes[0].size.store(size as u64, Relaxed);
         page.clear_counters();
@@ -126,7 +126,7 @@ fn open() {
         let sizes = SIZES.iter().map(|size| size.load(Relaxed));
         sizes.enumerate().filter(|(_, size)| *size != 0)
     };
-    let page = counters::page();
+    let page = page::current();
     if page.state() != State::Standby || !pool::reserve(sizes().count()) {
         return;
     }

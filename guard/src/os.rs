@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use crate::{
-    counters,
+    page,
     stats_page::{self, StatsPage},
 };
 
@@ -277,7 +277,7 @@ pub(crate) enum Call {
 fn checked<T>(call: Call, run: impl FnOnce() -> Result<T, Errno>) -> Option<T> {
     let result = injected_fault(call).map_or_else(run, Err);
     result
-        .inspect_err(|errno| counters::record_fault(call, errno.raw_os_error()))
+        .inspect_err(|errno| page::record_fault(call as u64, errno.raw_os_error()))
         .ok()
 }
 
@@ -286,38 +286,52 @@ fn injected_fault(_call: Call) -> Option<Errno> {
     None
 }
 
-/// For tests of what follows when the kernel says no: `CLAUDE_GUARD_INJECT=N:ERRNO` makes the N-th
-/// call of all fail, counted from 1; `N+:ERRNO` that one and all later ones.
 #[cfg(feature = "inject")]
 fn injected_fault(_call: Call) -> Option<Errno> {
+    injection::due()
+}
+
+/// For tests of what follows when the kernel says no.
+#[cfg(feature = "inject")]
+pub(crate) mod injection {
     use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
-    static ERRNO: AtomicI32 = AtomicI32::new(-1);
-    static FIRST: AtomicU64 = AtomicU64::new(0);
+
+    use rustix::io::Errno;
+
+    static ERRNO: AtomicI32 = AtomicI32::new(0);
+    static FIRST: AtomicU64 = AtomicU64::new(u64::MAX);
     static LAST: AtomicU64 = AtomicU64::new(0);
     static CALLS: AtomicU64 = AtomicU64::new(0);
-    if ERRNO.load(Relaxed) == -1 {
+
+    /// Variable that says what is to fail: `N:ERRNO` makes the N-th call of all fail, counted from
+    /// 1; `N+:ERRNO` that one and all later ones.
+    pub(crate) const VARIABLE: &[u8] = b"CLAUDE_GUARD_INJECT";
+
+    /// Takes the variable's value, before the first call.
+    pub(crate) fn set(value: &[u8]) {
         let number = |digits: &[u8]| {
             let digits = digits.iter().take_while(|digit| digit.is_ascii_digit());
             digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'))
         };
-        crate::environ::with_value(b"CLAUDE_GUARD_INJECT", |value| {
-            let mut parts = value.split(|&byte| byte == b':');
-            let calls = parts.next().unwrap_or_default();
-            let first = number(calls);
-            FIRST.store(first, Relaxed);
-            let last = if calls.ends_with(b"+") {
-                u64::MAX
-            } else {
-                first
-            };
-            LAST.store(last, Relaxed);
-            ERRNO.store(number(parts.next().unwrap_or_default()) as i32, Relaxed);
-        });
+        let mut parts = value.split(|&byte| byte == b':');
+        let calls = parts.next().unwrap_or_default();
+        let first = number(calls);
+        let last = if calls.ends_with(b"+") {
+            u64::MAX
+        } else {
+            first
+        };
+        FIRST.store(first, Relaxed);
+        LAST.store(last, Relaxed);
+        ERRNO.store(number(parts.next().unwrap_or_default()) as i32, Relaxed);
     }
-    let call = CALLS.fetch_add(1, Relaxed) + 1;
-    (FIRST.load(Relaxed)..=LAST.load(Relaxed))
-        .contains(&call)
-        .then(|| Errno::from_raw_os_error(ERRNO.load(Relaxed)))
+
+    pub(super) fn due() -> Option<Errno> {
+        let call = CALLS.fetch_add(1, Relaxed) + 1;
+        (FIRST.load(Relaxed)..=LAST.load(Relaxed))
+            .contains(&call)
+            .then(|| Errno::from_raw_os_error(ERRNO.load(Relaxed)))
+    }
 }
 
 /// Of a limited address space (RLIMIT_AS) a reservation takes no more than one part in so many: the

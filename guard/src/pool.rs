@@ -35,9 +35,9 @@ use core::{
 };
 
 use crate::{
-    counters,
     lock::{Held, Lock},
     os,
+    page::{self, add_own},
     route::KINDS,
     size_class::SizeClass,
     slab::{GivenBack, NO_SLAB, Pending, SLOTS_MAX, Slab},
@@ -77,7 +77,7 @@ struct Magazine {
 
 /// What one thread has of the pool. Only its own thread looks into it.
 #[repr(C)]
-pub(crate) struct Cache {
+struct Cache {
     magazines: [Magazine; KINDS],
     /// The thread's own counters.
     shard: &'static Shard,
@@ -197,7 +197,7 @@ pub(crate) fn reserve(classes: usize) -> bool {
             RANGE.kind_shift.store(kind_len.trailing_zeros(), Relaxed);
             RANGE.base.store(table + table_len, Relaxed);
             RANGE.len.store(kinds * kind_len, Release);
-            let gauges = &counters::page().pool;
+            let gauges = &page::current().pool;
             gauges.start.store(start as u64, Relaxed);
             gauges.reserved_bytes.store(len as u64, Relaxed);
             gauges.usable_bytes.store(caches_len as u64, Relaxed);
@@ -259,7 +259,7 @@ impl Place {
 /// with [`take`]. Makes no call, so that its caller saves no registers.
 #[inline(always)]
 pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
-    let cache = thread::take_cache();
+    let cache = thread::take_cache().cast::<Cache>();
     if cache.is_null() {
         return None;
     }
@@ -287,12 +287,12 @@ pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
             None
         };
         if taken.is_some() {
-            counters::add_own(&(*cache).shard.classes.get_unchecked(kind / 2).pool_hit, 1);
+            add_own(&(*cache).shard.classes.get_unchecked(kind / 2).pool_hit, 1);
         }
         taken
     };
     compiler_fence(SeqCst);
-    thread::put_cache(cache);
+    thread::put_cache(cache.cast());
     taken
 }
 
@@ -306,12 +306,12 @@ pub(crate) fn take(kind: usize) -> Option<Taken> {
     if local.cache.get().is_null() && !enter() {
         return None;
     }
-    let cache = thread::take_cache();
+    let cache = thread::take_cache().cast::<Cache>();
     compiler_fence(SeqCst);
     // SAFETY: as in take_cached.
     let filled = unsafe { refill(&mut (*cache).magazines[kind], kind) };
     compiler_fence(SeqCst);
-    thread::put_cache(cache);
+    thread::put_cache(cache.cast());
     if filled { take_cached(kind) } else { None }
 }
 
@@ -319,7 +319,7 @@ pub(crate) fn take(kind: usize) -> Option<Taken> {
 #[inline(always)]
 pub(crate) fn put(object: *mut c_void, place: Place) {
     let kind = place.kind();
-    let cache = thread::take_cache();
+    let cache = thread::take_cache().cast::<Cache>();
     if cache.is_null() {
         return put_without_cache(object, kind);
     }
@@ -337,10 +337,10 @@ pub(crate) fn put(object: *mut c_void, place: Place) {
         }
         top.add(1).write(object as usize);
         (*magazine).count = count + 1;
-        counters::add_own(&(*cache).shard.classes.get_unchecked(kind / 2).free, 1);
+        add_own(&(*cache).shard.classes.get_unchecked(kind / 2).free, 1);
     }
     compiler_fence(SeqCst);
-    thread::put_cache(cache);
+    thread::put_cache(cache.cast());
 }
 
 /// Makes room in a full magazine first. The cache is the thread's own, and taken out of its block.
@@ -350,7 +350,7 @@ fn put_in_full(object: *mut c_void, kind: usize, cache: *mut Cache) {
     // SAFETY: as in take_cached.
     unsafe { flush(&mut (*cache).magazines[kind], kind) };
     compiler_fence(SeqCst);
-    thread::put_cache(cache);
+    thread::put_cache(cache.cast());
     if let Some(place) = place(object) {
         put(object, place);
     }
@@ -372,7 +372,7 @@ fn enter() -> bool {
     // SAFETY: usable, zeroed or left behind by a thread that has ended, aligned; the number, and
     // with it the cache, is this thread's alone.
     unsafe {
-        (&raw mut (*cache).shard).write(counters::page().shard(number));
+        (&raw mut (*cache).shard).write(page::current().shard(number));
         for (kind, pool) in POOL.iter().enumerate() {
             let magazine = &raw mut (*cache).magazines[kind];
             let stride = pool.stride.load(Relaxed);
@@ -386,7 +386,7 @@ fn enter() -> bool {
         }
     }
     compiler_fence(SeqCst);
-    thread::put_cache(cache);
+    thread::put_cache(cache.cast());
     true
 }
 
@@ -398,7 +398,7 @@ fn cache_of(number: usize) -> *mut Cache {
 #[inline(never)]
 fn put_without_cache(object: *mut c_void, kind: usize) {
     give_back(kind, &[object as usize]);
-    counters::count_free(kind / 2);
+    thread::count_free(kind / 2);
 }
 
 /// The program has freed an object twice, or something that is none. glibc ends it here too.
@@ -450,7 +450,7 @@ fn refill(magazine: &mut Magazine, kind: usize) -> bool {
     drop(lists);
     slab_of(kind, link).set_listed();
     pool.slabs.fetch_add(1, Relaxed);
-    counters::page().pool.slabs.fetch_add(1, Relaxed);
+    page::current().pool.slabs.fetch_add(1, Relaxed);
     magazine.bump_slab = link;
     magazine.cursor = slab_start(kind, link);
     magazine.end = magazine.cursor + slots_of(stride) * stride;
@@ -466,8 +466,13 @@ fn flush(magazine: &mut Magazine, kind: usize) {
     magazine.count = MAGAZINE_SLOTS - BATCH;
 }
 
-/// A thread ends: what its cache holds goes back to the slabs. `cache` is its own.
-pub(crate) fn empty_cache(cache: *mut Cache) {
+/// A thread ends: what it has goes to the slabs, and to the next thread.
+pub(crate) extern "C" fn thread_ends(_: *mut c_void) {
+    thread::leave(|cache| empty_cache(cache.cast()));
+}
+
+/// What a cache holds goes back to the slabs. It is the calling thread's own.
+fn empty_cache(cache: *mut Cache) {
     for (kind, pool) in POOL.iter().enumerate() {
         if !pool.is_open() {
             continue;
@@ -625,7 +630,7 @@ impl Kind {
                 lists.usable += step;
                 lists.step = (step * 2).min(STEP_MAX / SLAB_LEN);
                 lists.pause_next = 1;
-                let gauge = &counters::page().pool.usable_bytes;
+                let gauge = &page::current().pool.usable_bytes;
                 gauge.fetch_add((step * (size_of::<Slab>() + SLAB_LEN)) as u64, Relaxed);
                 return true;
             }
@@ -673,7 +678,7 @@ impl Kind {
                     slab_of(kind, before).set_next(next);
                 }
                 self.slabs.fetch_sub(1, Relaxed);
-                let gauges = &counters::page().pool;
+                let gauges = &page::current().pool;
                 gauges.slabs.fetch_sub(1, Relaxed);
                 gauges.slabs_released.fetch_add(1, Relaxed);
                 link = next;
@@ -738,6 +743,6 @@ pub(crate) fn after_fork_in_child(own_number: Option<usize>) {
         && thread::local().entered.get()
     {
         // SAFETY: the only thread's own cache; its counters are on another page now.
-        unsafe { (&raw mut (*cache_of(number)).shard).write(counters::page().shard(number)) };
+        unsafe { (&raw mut (*cache_of(number)).shard).write(page::current().shard(number)) };
     }
 }

@@ -11,8 +11,8 @@ use core::{
 
 use crate::{
     config::PathBuffer,
-    counters,
     os::{self, ErrnoKept, LogRefused, Usr1Found},
+    page,
     stats_page::{Choice, Snapshot, State, Usr1},
 };
 
@@ -41,12 +41,12 @@ pub(crate) fn answer_usr1(destinations: Destinations) {
             _ => Usr1::None,
         }
     };
-    counters::page().set_usr1(usr1);
+    page::current().set_usr1(usr1);
 }
 
 /// The program has set the signal's disposition, which is its right.
 pub(crate) fn usr1_was_set_to(handler: usize) {
-    let page = counters::page();
+    let page = page::current();
     // The child of a vfork has its own dispositions, but our memory.
     if page.pid() != os::pid() {
         return;
@@ -60,8 +60,8 @@ pub(crate) fn usr1_was_set_to(handler: usize) {
 
 extern "C" fn on_usr1(_signal: c_int) {
     let _errno = ErrnoKept::new();
-    counters::collect();
-    let Ok(snapshot) = counters::snapshot() else {
+    page::collect();
+    let Ok(snapshot) = page::snapshot() else {
         return;
     };
     let mut line = Line::new();

@@ -1,5 +1,5 @@
 //! What a thread has of its own: a number, which names its shard of the counters and its cache of
-//! the pool. Owns the thread-local block and the set of numbers.
+//! the pool. Owns the thread-local block, the set of numbers, and counting on the right shard.
 //!
 //! The block is declared in assembly, in the initial-exec model: `#[thread_local]` is not in stable
 //! Rust, and its default model calls `__tls_get_addr`, which binds a library to ld-linux and may
@@ -7,6 +7,7 @@
 
 use core::{
     cell::Cell,
+    ffi::c_void,
     ptr::{null, null_mut},
     sync::atomic::{
         AtomicBool, AtomicU64,
@@ -15,10 +16,13 @@ use core::{
 };
 
 use crate::{
-    counters, next, os,
-    pool::{self, Cache},
-    stats_page::{SHARED_SHARD, Shard},
+    next, os,
+    page::{self, add_own},
+    stats_page::{ClassCounters, SHARED_SHARD, Shard},
 };
+
+/// Where a thread's cache of the pool is. What is in it is the pool's business.
+pub(crate) type CachePlace = *mut ();
 
 /// Threads with a number of their own. All others share one.
 pub(crate) const THREADS: usize = SHARED_SHARD;
@@ -30,7 +34,7 @@ const WORDS: usize = THREADS.div_ceil(64);
 pub(crate) struct Local {
     /// The thread's cache of the pool. Null before it has one, and while one of its calls is at
     /// work in it: a signal handler that comes in between finds none, and does without.
-    pub(crate) cache: Cell<*mut Cache>,
+    pub(crate) cache: Cell<CachePlace>,
     /// 0: not asked for; n + 1: number n; [`NONE`].
     number: Cell<usize>,
     /// It was given a cache.
@@ -98,12 +102,12 @@ fn offset() -> usize {
 
 /// Takes the cache out of the thread's block, for the time of a call.
 #[inline(always)]
-pub(crate) fn take_cache() -> *mut Cache {
+pub(crate) fn take_cache() -> CachePlace {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the block's first word, by the segment that begins at the thread pointer: one
     // instruction less than by its address, and there are only some twenty in a call.
     unsafe {
-        let cache: *mut Cache;
+        let cache: CachePlace;
         core::arch::asm!(
             "mov {cache}, qword ptr fs:[{offset}]",
             "mov qword ptr fs:[{offset}], 0",
@@ -119,7 +123,7 @@ pub(crate) fn take_cache() -> *mut Cache {
 
 /// Puts the cache back.
 #[inline(always)]
-pub(crate) fn put_cache(cache: *mut Cache) {
+pub(crate) fn put_cache(cache: CachePlace) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as in take_cache.
     unsafe {
@@ -154,9 +158,9 @@ pub(crate) fn own_shard() -> Option<&'static Shard> {
     unsafe { local().shard.get().as_ref() }
 }
 
-/// Allows threads to take numbers; at the end of each, `leave` will run.
-pub(crate) fn make_ready() {
-    next::make_thread_end_key(leave);
+/// Allows threads to take numbers; at the end of each, `at_end` runs, which calls [`leave`].
+pub(crate) fn make_ready(at_end: extern "C" fn(*mut c_void)) {
+    next::make_thread_end_key(at_end);
     READY.store(true, Relaxed);
 }
 
@@ -171,7 +175,7 @@ fn claim() -> Option<usize> {
     // Before the call below, which may allocate.
     local.number.set(number + 1);
     if next::set_thread_end_value(number + 1) || os::is_first_thread() {
-        local.shard.set(counters::page().shard(number));
+        local.shard.set(page::current().shard(number));
         return Some(number);
     }
     // Nobody would tell us when it ends: it stays without.
@@ -203,9 +207,9 @@ fn give_back(number: usize) {
     USED[number / 64].fetch_and(!(1 << (number % 64)), AcqRel);
 }
 
-/// The thread ends: what it had in its cache goes to the slabs, its number to the next thread. What
-/// it still calls (destructors that run later) is served without a cache.
-extern "C" fn leave(_number: *mut core::ffi::c_void) {
+/// The thread ends: it has nothing of its own any more, and what it still calls (destructors that run
+/// later) is served without. Its cache is shown to `empty`, then its number goes to the next thread.
+pub(crate) fn leave(empty: impl FnOnce(CachePlace)) {
     let local = local();
     let number = local.number.replace(NONE);
     if number == 0 || number == NONE {
@@ -213,7 +217,7 @@ extern "C" fn leave(_number: *mut core::ffi::c_void) {
     }
     let cache = local.cache.replace(null_mut());
     if !cache.is_null() {
-        pool::empty_cache(cache);
+        empty(cache);
     }
     local.shard.set(null());
     give_back(number - 1);
@@ -233,7 +237,27 @@ pub(crate) fn forget_the_others() -> Option<usize> {
         );
     }
     if let Some(own) = own {
-        local().shard.set(counters::page().shard(own));
+        local().shard.set(page::current().shard(own));
     }
     own
+}
+
+/// Counts the end of an object of the class with this number.
+pub(crate) fn count_free(class: usize) {
+    add(class, |counters| &counters.free, 1);
+}
+
+/// Counts a request that the pool served, or an object of its that changed hands in place.
+pub(crate) fn count_hit(class: usize) {
+    add(class, |counters| &counters.pool_hit, 1);
+}
+
+/// Adds to a counter of the thread's shard, whichever that is; the new value.
+pub(crate) fn add(class: usize, field: fn(&ClassCounters) -> &AtomicU64, value: u64) -> u64 {
+    match number() {
+        Some(number) => add_own(field(&page::current().shard(number).classes[class]), value),
+        None => field(&page::current().shard(SHARED_SHARD).classes[class])
+            .fetch_add(value, Relaxed)
+            .wrapping_add(value),
+    }
 }
