@@ -15,6 +15,7 @@ use crate::os::{self, LoadedObject};
 
 // Entries of a dynamic section (gABI chapter 5, and the GNU additions).
 const DT_NULL: i64 = 0;
+const DT_NEEDED: i64 = 1;
 const DT_PLTRELSZ: i64 = 2;
 const DT_HASH: i64 = 4;
 const DT_STRTAB: i64 = 5;
@@ -116,20 +117,67 @@ pub(crate) fn own_path() -> Option<&'static CStr> {
     path
 }
 
-/// Reads from the program's symbols whether its `malloc` calls can reach us.
+/// Reads from the symbols whether the program's `malloc` calls can reach us: its own, or if it makes
+/// none, those of the libraries that it names itself (a small program around a large library, as
+/// Debian's `node` is). libc's own parts don't count: they allocate in every program.
 pub(crate) fn program_malloc() -> ProgramMalloc {
+    let mut program: Option<Option<Tables<'_>>> = None;
     let mut answer = ProgramMalloc::Private;
-    os::for_each_object(&mut |program| {
-        if let Some(tables) = Tables::of(program)
-            && tables.definition(c"malloc").is_none()
-            && tables.refers_to(c"malloc")
+    os::for_each_object(&mut |object| {
+        let Some(program) = &program else {
+            // The program is the first object that is shown. It is never unloaded.
+            // SAFETY: its headers stay where they are as long as the process does.
+            let headers =
+                unsafe { slice::from_raw_parts(object.headers.as_ptr(), object.headers.len()) };
+            let tables = Tables::of(&LoadedObject {
+                base: object.base,
+                name: object.name,
+                headers,
+            });
+            match &tables {
+                Some(tables) if tables.definition(c"malloc").is_none() => {
+                    if tables.refers_to(c"malloc") {
+                        answer = ProgramMalloc::Imported;
+                        return ControlFlow::Break(());
+                    }
+                }
+                _ => return ControlFlow::Break(()),
+            }
+            program = Some(tables);
+            return ControlFlow::Continue(());
+        };
+        if let Some(program) = program
+            && program.needs(object.name)
+            && !is_libc(file_name(object.name))
+            && Tables::of(object).is_some_and(|library| library.refers_to(c"malloc"))
         {
             answer = ProgramMalloc::Imported;
+            return ControlFlow::Break(());
         }
-        // The program is the first object that is shown.
-        ControlFlow::Break(())
+        ControlFlow::Continue(())
     });
     answer
+}
+
+fn file_name(path: &CStr) -> &[u8] {
+    let path = path.to_bytes();
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// Is the file of this name a part of the C library?
+fn is_libc(name: &[u8]) -> bool {
+    const PARTS: [&[u8]; 9] = [
+        b"libc.",
+        b"libm.",
+        b"libdl.",
+        b"libpthread.",
+        b"librt.",
+        b"libutil.",
+        b"libresolv.",
+        b"libanl.",
+        b"ld-",
+    ];
+    PARTS.iter().any(|part| name.starts_with(part))
 }
 
 fn is_own(object: &LoadedObject<'_>) -> bool {
@@ -144,6 +192,7 @@ fn is_own(object: &LoadedObject<'_>) -> bool {
 /// unloaded while dl_iterate_phdr shows it.
 struct Tables<'a> {
     base: usize,
+    dynamic: *const Entry,
     symbols: *const Symbol,
     strings: *const c_char,
     gnu_hash: Option<*const u32>,
@@ -157,7 +206,8 @@ impl Tables<'_> {
             .headers
             .iter()
             .find(|header| header.p_type == libc::PT_DYNAMIC)?;
-        let mut entry = (object.base + dynamic.p_vaddr as usize) as *const Entry;
+        let first = (object.base + dynamic.p_vaddr as usize) as *const Entry;
+        let mut entry = first;
         let base = object.base;
         // glibc adds the base to the addresses in place, other loaders and the vdso don't.
         let at = |value: u64| {
@@ -196,6 +246,7 @@ impl Tables<'_> {
         let rela = table(rela, rela_len);
         Some(Self {
             base,
+            dynamic: first,
             symbols: symbols?,
             strings: strings?,
             gnu_hash,
@@ -205,6 +256,28 @@ impl Tables<'_> {
                 table(jmprel, jmprel_len),
             ],
         })
+    }
+
+    /// Does the object name a library of this file name itself (DT_NEEDED)?
+    fn needs(&self, path: &CStr) -> bool {
+        let mut entry = self.dynamic;
+        loop {
+            // SAFETY: as in Tables::of.
+            let Entry { tag, value } = unsafe { entry.read() };
+            if tag == DT_NULL {
+                return false;
+            }
+            // SAFETY: such an entry has an offset in the string table; it is not the last one.
+            unsafe {
+                if tag == DT_NEEDED
+                    && file_name(CStr::from_ptr(self.strings.add(value as usize)))
+                        == file_name(path)
+                {
+                    return true;
+                }
+                entry = entry.add(1);
+            }
+        }
     }
 
     fn definition(&self, name: &CStr) -> Option<Definition> {

@@ -830,6 +830,26 @@ fn unreachable_is_said_of_a_program_that_calls_no_malloc_or_brings_its_own() {
     }
 }
 
+/// As Debian's node is built: the program's file calls no malloc, the library that it names does.
+#[test]
+fn a_small_program_around_a_library_that_allocates_can_be_reached() {
+    let scratch = Scratch::new();
+    let library = compile(
+        &scratch,
+        "guard_private_malloc.c",
+        "libwork.so",
+        &["-DLIBRARY", "-shared", "-fPIC", "-Wl,-soname,libwork.so"],
+    );
+    let rpath = format!("-Wl,-rpath,{}", scratch.path("").display());
+    let link = library.display().to_string();
+    let arguments = ["-DIN_LIBRARY", link.as_str(), rpath.as_str()];
+    let program = compile(&scratch, "guard_private_malloc.c", "thin", &arguments);
+    said(&mut scratch.by_hand(&program));
+    let log = scratch.text("log");
+    assert!(log.contains(" guard=standby pid="), "{log}");
+    assert!(number(&fields(&log), "alloc") >= 1, "{log}");
+}
+
 #[test]
 fn a_programs_own_usr1_handler_wins() {
     for how in ["sigaction", "signal"] {
