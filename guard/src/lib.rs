@@ -56,7 +56,7 @@
 //! | a thread ends | its slots and the rest of its bump slab go back to the slabs, its number to the next thread; what its later destructors call is served without a cache | pool |
 //! | more threads than numbers | the others are served by the next allocator, and share a shard | pool |
 //! | a thread is stopped by a signal | see *Nobody waits* | pool |
-//! | RLIMIT_AS | the reservation is tried at a quarter of the size again and again; below 64 MiB per kind there is no pool, and the guard stays in standby | pool |
+//! | RLIMIT_AS | the reservation takes no more than a sixteenth of it: it is tried at a quarter of the size again and again; below 16 MiB per kind there is no pool, and the guard stays in standby | pool, faults |
 //! | overcommit_memory=2, RLIMIT_DATA | the reservation counts nothing (PROT_NONE); slabs become writable in steps of 2 to 64 MiB | pool |
 //! | no memory | the next allocator is asked, whose null and ENOMEM the program gets; the kernel is asked again ever less often | pool |
 //! | a system call of ours fails | it is noted on the page, and done without | faults |

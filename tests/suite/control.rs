@@ -417,6 +417,8 @@ fn past_tier_1_the_guard_serves_from_its_pool_at_the_wrappers_word() {
     assert_eq!(guard["state"], "ACTIVE");
     assert_eq!(guard["classes"][0]["pooled"], true);
     assert!(guard["pool"]["slabs"].as_u64().unwrap() > 0, "{guard}");
+    let in_pool = &guard["pages"]["outside_now"]["pool_bytes"];
+    assert!(in_pool.as_u64().unwrap() > 64 << 10, "{guard}");
     assert!(guard["classes"][0]["live_per_s"].as_i64().unwrap() > 0);
     let (_, value) = ask_json(&sandbox, &["status"]);
     assert_eq!(value["sessions"][0]["guard"], "ACTIVE");
@@ -441,6 +443,7 @@ fn where_reclaim_has_no_pool_it_never_opens() {
         let bytes = wait_until("looks of wrapper and guard", SOON, || {
             let (_, value) = ask_json(&sandbox, &["status"]);
             let tree = value["sessions"][0]["memory_bytes"].as_u64()?;
+            assert_eq!(value["sessions"][0]["tier_1_bytes"], Value::Null);
             let bytes = fs::read(session.page()).unwrap();
             let seen = Snapshot::from_bytes(&bytes).unwrap();
             // Past the threshold with its own memory too: the guard looks, and would begin by itself.

@@ -752,7 +752,8 @@ impl Supervisor<'_> {
             let notes = Notes {
                 wrapper_pid: Some(process::own_pid()),
                 since_unix_s: Some(self.since_unix_s),
-                tier_1_kib: Some(self.setup.config.guard_threshold_mib.saturating_mul(1024)),
+                tier_1_kib: (self.setup.config.pool_threshold_mib())
+                    .map(|mib| mib.saturating_mul(1024)),
                 warn_kib: Some(self.limits.warn_kib),
                 tier_2_kib: Some(self.limits.limit_kib),
                 client_folder: client_folder.and_then(|folder| std::path::absolute(folder).ok()),
