@@ -219,7 +219,7 @@ fn allocate_pooled(size: usize, kind: usize) -> *mut c_void {
 fn allocate_counted(size: usize, route: Route) -> *mut c_void {
     let object = next::malloc(size);
     // SAFETY: above.
-    unsafe { counters::count_alloc(object, size, route) };
+    unsafe { counters::count_alloc(object, size, route.watch_of_looked_at()) };
     object
 }
 
@@ -259,7 +259,7 @@ fn served(object: *mut c_void, request: usize) -> *mut c_void {
     let route = Route::of(request);
     if route != Route::PASS {
         // SAFETY: above.
-        unsafe { counters::count_alloc(object, request, route) };
+        unsafe { counters::count_alloc(object, request, route.watch()) };
     }
     object
 }

@@ -20,8 +20,7 @@ const LOOK_EVERY: u64 = 1024;
 /// # Safety
 /// `object` is null, or a live object of the next allocator or of early.rs.
 #[inline(always)]
-pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize, route: Route) {
-    let wanted = route.watch();
+pub(crate) unsafe fn count_alloc(object: *mut c_void, request: usize, wanted: Watch) {
     // SAFETY: the caller's promise.
     if let Some(header) = unsafe { next::header(object) }
         && Watch::of_chunk(header) == wanted

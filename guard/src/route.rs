@@ -157,11 +157,17 @@ impl Route {
         (kind < KINDS).then_some(kind)
     }
 
+    /// What is to be counted of a request that is not pooled.
+    #[inline(always)]
+    pub(crate) fn watch_of_looked_at(self) -> Watch {
+        Watch(self.0 & !LOOK)
+    }
+
     /// What is to be counted of the request.
     #[inline(always)]
     pub(crate) fn watch(self) -> Watch {
         if self.0 & LOOK != 0 {
-            return Watch(self.0 & !LOOK);
+            return self.watch_of_looked_at();
         }
         // Pooled, or nothing.
         Watch(self.0.div_ceil(2))
