@@ -575,6 +575,9 @@ fn exhaust(page: &str) {
     assert_eq!(done, 0);
     // The list of objects must not run out of memory itself.
     let mut all: Vec<Object> = Vec::with_capacity(2_000_000);
+    // For what reads the page afterwards: the memory of freed slots stays the pool's, and libc may
+    // have got none. In pieces, since one large one would be a mapping.
+    let ballast: Vec<Vec<u8>> = (0..64).map(|_| black_box(vec![1; 32 << 10])).collect();
     loop {
         // SAFETY: malloc takes any size; errno is this thread's.
         let start = unsafe {
@@ -594,8 +597,8 @@ fn exhaust(page: &str) {
         object.fill();
         all.push(object);
     }
+    drop(ballast);
     let served = all.len();
-    // Nothing here may allocate before there is memory again; splitting would.
     let half = served / 2;
     all[half..].iter().for_each(|object| object.free());
     all.truncate(half);
