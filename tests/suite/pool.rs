@@ -151,7 +151,7 @@ fn more_threads_than_caches_are_all_served() {
 
 #[test]
 fn threads_that_are_stopped_in_mid_call_stop_nobody_else() {
-    Probe::new().said("suspended", &["1500"]);
+    Probe::new().said("suspended", &["600"]);
 }
 
 #[test]
