@@ -578,11 +578,13 @@ fn exhaust(page: &str) {
     // For what reads the page afterwards: the memory of freed slots stays the pool's, and libc may
     // have got none. In pieces, since one large one would be a mapping.
     let ballast: Vec<Vec<u8>> = (0..64).map(|_| black_box(vec![1; 32 << 10])).collect();
+    // Called by its address: of a malloc that it sees, the compiler assumes that errno stays.
+    let malloc = black_box(libc::malloc as unsafe extern "C" fn(usize) -> *mut c_void);
     loop {
         // SAFETY: malloc takes any size; errno is this thread's.
         let start = unsafe {
             *libc::__errno_location() = 0;
-            libc::malloc(SIZE)
+            malloc(SIZE)
         };
         if start.is_null() {
             // SAFETY: as above.
