@@ -8,7 +8,6 @@
 use core::{
     ffi::{c_int, c_void},
     ptr::{copy_nonoverlapping, null_mut, write_bytes},
-    sync::atomic::Ordering::Relaxed,
 };
 
 use crate::{
@@ -210,7 +209,6 @@ fn allocate_pooled(size: usize, kind: usize) -> *mut c_void {
     if let Some(taken) = pool::take(kind) {
         return taken.object;
     }
-    passed_on();
     served(next::malloc(size), size)
 }
 
@@ -227,11 +225,10 @@ fn allocate_counted(size: usize, route: Route) -> *mut c_void {
 #[inline(never)]
 fn allocate_zeroed(count: usize, size: usize, route: Route) -> *mut c_void {
     let request = count.saturating_mul(size);
-    if let Some(kind) = route.kind() {
-        if let Some(taken) = pool::take(kind) {
-            return zeroed(taken, request);
-        }
-        passed_on();
+    if let Some(kind) = route.kind()
+        && let Some(taken) = pool::take(kind)
+    {
+        return zeroed(taken, request);
     }
     served(next::calloc(count, size), request)
 }
@@ -244,13 +241,6 @@ fn zeroed(taken: Taken, request: usize) -> *mut c_void {
         unsafe { write_bytes(taken.object.cast::<u8>(), 0, request) };
     }
     taken.object
-}
-
-/// Notes that the next allocator has to serve a request of a pooled class.
-#[cold]
-#[inline(never)]
-fn passed_on() {
-    page::current().pool.passed_on.fetch_add(1, Relaxed);
 }
 
 /// Counts a request that the next allocator served, and hands it through.

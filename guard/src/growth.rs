@@ -16,9 +16,7 @@ use core::{
     },
 };
 
-use spin::Mutex;
-
-use crate::{os, size_class::MAX_REQUEST};
+use crate::{lock::Lock, os, size_class::MAX_REQUEST};
 
 /// One object in so many is in the sample; a power of two.
 const SAMPLE: u64 = 64;
@@ -49,7 +47,7 @@ struct History {
     points: [[i32; CHUNKS]; POINTS],
 }
 
-static HISTORY: Mutex<History> = Mutex::new(History {
+static HISTORY: Lock<History> = Lock::new(History {
     next_ms: 0,
     interval_ms: INTERVAL_MIN_MS,
     len: 0,

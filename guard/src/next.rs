@@ -8,7 +8,7 @@ use core::{
     ffi::{CStr, c_int, c_uint, c_void},
     mem::transmute_copy,
     ptr::{copy_nonoverlapping, null_mut},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use crate::{
@@ -85,25 +85,12 @@ static TABLE: Table = Table([const { AtomicUsize::new(UNKNOWN) }; NAMES.len()]);
 /// the headers of an allocator that isn't its own.
 static CHUNK_SIZE: AtomicUsize = AtomicUsize::new(UNKNOWN);
 
-/// What has been seen of the next allocator: how to do without calls into it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-enum Known {
-    /// Nothing; the calls are made.
-    Nothing,
-    /// It is glibc 2.33 or later, whose free keeps errno. Not asked further.
-    KeepsErrno,
-    /// The same, and the word before an object is its chunk's size and three flag bits. Asking
-    /// malloc_usable_size costs a call, and a look at the *next* chunk, which may be a cold line.
-    HeaderIsSize,
-}
-
-#[repr(align(64))]
-struct Knowledge(AtomicUsize);
-
-static KNOWN: Knowledge = Knowledge(AtomicUsize::new(Known::Nothing as usize));
+/// The next allocator is glibc 2.33 or later, whose free keeps errno.
+static KEEPS_ERRNO: AtomicBool = AtomicBool::new(false);
 
 /// Objects above this address have glibc's header before them: all but the null pointer, or none.
+/// Asking malloc_usable_size instead costs a call, and a look at the *next* chunk, which may be a
+/// cold line.
 static HEADERS_ABOVE: HeadersAbove = HeadersAbove(AtomicUsize::new(usize::MAX));
 
 #[repr(align(64))]
@@ -175,9 +162,7 @@ pub(crate) fn resolve() {
     if is_glibc && let Some(definition) = definitions[Name::GnuGetLibcVersion as usize] {
         // SAFETY: glibc's gnu_get_libc_version.
         let version = unsafe { os::libc_version(definition.address) };
-        if is_at_least_2_33(version.to_bytes()) && !header_is_size() {
-            KNOWN.0.store(Known::KeepsErrno as usize, Relaxed);
-        }
+        KEEPS_ERRNO.store(is_at_least_2_33(version.to_bytes()), Relaxed);
     }
     RESOLVER.store(0, Relaxed);
 }
@@ -203,10 +188,7 @@ pub(crate) fn can_classify() -> bool {
 /// allocator may be used freely.
 pub(crate) fn try_header() {
     // Elsewhere a pointer may carry a tag that differs from its header's (MTE).
-    if !cfg!(target_arch = "x86_64")
-        || KNOWN.0.load(Relaxed) != Known::KeepsErrno as usize
-        || !can_classify()
-    {
+    if !cfg!(target_arch = "x86_64") || !KEEPS_ERRNO.load(Relaxed) || !can_classify() {
         return;
     }
     let holds = [24, 160, 168, 1000].into_iter().all(|size| {
@@ -223,7 +205,6 @@ pub(crate) fn try_header() {
         }
     });
     if holds {
-        KNOWN.0.store(Known::HeaderIsSize as usize, Relaxed);
         HEADERS_ABOVE.0.store(0, Relaxed);
     }
 }
@@ -241,10 +222,6 @@ pub(crate) unsafe fn header(object: *mut c_void) -> Option<usize> {
     // SAFETY: try_header saw that it is glibc's, where a chunk begins 16 bytes before its object;
     // early.rs has a header of the same size.
     Some(unsafe { object.cast::<usize>().sub(1).read() })
-}
-
-fn header_is_size() -> bool {
-    KNOWN.0.load(Relaxed) == Known::HeaderIsSize as usize
 }
 
 fn is_at_least_2_33(version: &[u8]) -> bool {

@@ -296,9 +296,18 @@ pub(crate) fn take_cached(kind: usize) -> Option<Taken> {
     taken
 }
 
-/// A free slot of the kind. `None` if the next allocator has to serve the request.
+/// A free slot of the kind. `None`, and noted on the page, if the next allocator has to serve the
+/// request.
 #[inline(never)]
 pub(crate) fn take(kind: usize) -> Option<Taken> {
+    let taken = take_or_refill(kind);
+    if taken.is_none() {
+        page::current().pool.passed_on.fetch_add(1, Relaxed);
+    }
+    taken
+}
+
+fn take_or_refill(kind: usize) -> Option<Taken> {
     if let Some(taken) = take_cached(kind) {
         return Some(taken);
     }
