@@ -92,15 +92,7 @@ pub fn handed_over(
         guard.sizes,
         guard.threshold_mb
     );
-    // The shell becomes the program: its pid is the one that is handed over.
-    let script = "CLAUDE_SAFE_HANDOVER=\"1;pid=$$;$1\" LD_PRELOAD=$2; \
-                  export CLAUDE_SAFE_HANDOVER LD_PRELOAD; shift 2; exec \"$@\"";
-    let mut command = sandbox.command("/bin/sh");
-    command
-        .args(["-c", script, "sh", &fields])
-        .arg(guard.library)
-        .arg(program);
-    command
+    sandbox.guarded(guard.library, &fields, program)
 }
 
 /// What the page says of the last guarded run.

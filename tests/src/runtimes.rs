@@ -136,17 +136,7 @@ pub fn handed_over(sandbox: &Sandbox, orders: &Orders<'_>, program: &Path) -> Co
         orders.sizes,
         orders.threshold_mib
     );
-    let mut command = sandbox.command("/bin/sh");
-    command
-        .args([
-            "-c",
-            "export CLAUDE_SAFE_HANDOVER=\"1;pid=$$;$1\" LD_PRELOAD=\"$2\"; shift 2; exec \"$@\"",
-            "sh",
-        ])
-        .arg(handover)
-        .arg(&artifacts().guard)
-        .arg(program);
-    command
+    sandbox.guarded(&artifacts().guard, &handover, program)
 }
 
 fn page_file(sandbox: &Sandbox) -> PathBuf {

@@ -101,6 +101,20 @@ impl Sandbox {
         env::var("CLAUDE_SAFE_TEST_PATH").unwrap_or_else(|_| "/usr/bin:/bin".into())
     }
 
+    /// The same behind a guard, with the wrapper's handover: `fields` are those of it that follow
+    /// the pid. A shell becomes the program, so that its pid is the one that is handed over.
+    #[must_use]
+    pub fn guarded(&self, guard: &Path, fields: &str, program: impl AsRef<Path>) -> Command {
+        let script = "CLAUDE_SAFE_HANDOVER=\"1;pid=$$;$1\" LD_PRELOAD=$2; \
+                      export CLAUDE_SAFE_HANDOVER LD_PRELOAD; shift 2; exec \"$@\"";
+        let mut command = self.command("/bin/sh");
+        command
+            .args(["-c", script, "sh", fields])
+            .arg(guard)
+            .arg(program.as_ref());
+        command
+    }
+
     /// A command in `work` with an environment made of nothing but this sandbox, an empty stdin,
     /// and no open descriptor of the test run but the three standard ones.
     #[must_use]

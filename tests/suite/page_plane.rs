@@ -763,15 +763,9 @@ fn page_of(sandbox: &Sandbox) -> PathBuf {
 
 /// The program as the wrapper would start it, with a page.
 fn guarded(sandbox: &Sandbox, program: &Path) -> Command {
-    let page = page_of(sandbox);
-    let mut command = sandbox.command("/bin/sh");
-    command
-        .args(["-c", "CLAUDE_SAFE_HANDOVER=\"1;pid=$$;page=$1;log=$2\" LD_PRELOAD=$3; export CLAUDE_SAFE_HANDOVER LD_PRELOAD; shift 3; exec \"$@\"", "sh"])
-        .arg(page)
-        .arg(sandbox.file("log"))
-        .arg(&artifacts().guard)
-        .arg(program);
-    command
+    let (page, log) = (page_of(sandbox), sandbox.file("log"));
+    let fields = format!("page={};log={}", page.display(), log.display());
+    sandbox.guarded(&artifacts().guard, &fields, program)
 }
 
 /// Runs to the end, which must come before the deadline; the output of one that succeeds.

@@ -4,7 +4,7 @@
 use claude_safe_tests::{Sandbox, artifacts, program};
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Output};
+use std::process::Output;
 
 #[path = "../../guard/src/stats_page.rs"]
 #[allow(missing_docs)]
@@ -17,7 +17,8 @@ use stats_page::Snapshot;
 struct Probe {
     sandbox: Sandbox,
     settings: &'static str,
-    before: Option<Box<dyn Fn() -> std::io::Result<()> + Send + Sync>>,
+    /// A limit that the program starts with: which one, and bytes.
+    limit: Option<(libc::__rlimit_resource_t, u64)>,
 }
 
 impl Probe {
@@ -31,51 +32,44 @@ impl Probe {
         Self {
             sandbox,
             settings,
-            before: None,
+            limit: None,
         }
     }
 
     /// The program starts with this limit.
     fn limited(mut self, resource: libc::__rlimit_resource_t, bytes: u64) -> Self {
-        self.before = Some(Box::new(move || {
-            let limit = libc::rlimit {
-                rlim_cur: bytes,
-                rlim_max: bytes,
-            };
-            // SAFETY: a limit of the child's own, between fork and exec.
-            match unsafe { libc::setrlimit(resource, &raw const limit) } {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        }));
+        self.limit = Some((resource, bytes));
         self
     }
 
     fn run(&self, scenario: &str, arguments: &[&str]) -> Output {
-        // The limit is set in the shell's place; the shell becomes the probe.
-        let script = "CLAUDE_SAFE_HANDOVER=\"1;pid=$$;page=$1;log=$2;$3\" LD_PRELOAD=$4; \
-                      export CLAUDE_SAFE_HANDOVER LD_PRELOAD; shift 4; exec \"$@\"";
-        let mut command: Command = self.sandbox.command("/bin/sh");
+        let page = self.sandbox.file("page");
+        let log = self.sandbox.file("log");
+        let fields = format!(
+            "page={};log={};{}",
+            page.display(),
+            log.display(),
+            self.settings
+        );
+        let guard = &artifacts().guard;
+        let mut command = self.sandbox.guarded(guard, &fields, program("pool-probe"));
         command
-            .args(["-c", script, "sh"])
-            .arg(self.sandbox.file("page"))
-            .arg(self.sandbox.file("log"))
-            .arg(self.settings)
-            .arg(&artifacts().guard)
-            .arg(program("pool-probe"))
             .arg(scenario)
-            .arg(self.sandbox.file("page"))
+            .arg(page)
             .args(arguments)
             .env("RUST_BACKTRACE", "0");
-        if let Some(before) = &self.before {
-            let before: *const _ = before;
-            let before = before as usize;
-            // SAFETY: setrlimit is async-signal-safe; the closure outlives the call of output().
+        if let Some((resource, bytes)) = self.limit {
+            // SAFETY: setrlimit is async-signal-safe.
             unsafe {
                 command.pre_exec(move || {
-                    let before =
-                        before as *const Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
-                    (*before)()
+                    let limit = libc::rlimit {
+                        rlim_cur: bytes,
+                        rlim_max: bytes,
+                    };
+                    match libc::setrlimit(resource, &raw const limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
                 });
             }
         }
