@@ -31,20 +31,50 @@ pub mod exit {
     pub const NO_OUTPUT: u8 = 3;
 }
 
-/// One command.
-struct Command {
-    name: &'static str,
-    takes_json: bool,
-    takes_pid: bool,
-    help: &'static str,
+/// One command: the parser, the help, the manual page and the completions are made from it.
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    /// Words of which one must follow the name.
+    pub(crate) verbs: &'static [Verb],
+    /// May the number of a process follow?
+    pub(crate) takes_pid: bool,
+    pub(crate) options: &'static [&'static Flag],
+    pub(crate) help: &'static str,
     run: fn(&Request) -> Answer,
 }
 
+/// A second word: `shim install`.
+pub(crate) struct Verb {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+}
+
+/// An option of some commands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Flag {
+    /// Without the dashes.
+    pub(crate) name: &'static str,
+    /// What the value is called, if it takes one.
+    pub(crate) value: Option<&'static str>,
+    pub(crate) help: &'static str,
+}
+
+static JSON: Flag = Flag {
+    name: "json",
+    value: None,
+    help: "for programs: plain numbers, sizes in bytes",
+};
+
 /// What a command is asked.
+#[derive(Default)]
 struct Request {
     json: bool,
+    /// The second word, of a command that has any.
+    verb: &'static str,
     /// A process of a session.
     pid: Option<i32>,
+    /// Options other than `--json`, in the order given, with their values.
+    given: Vec<(&'static Flag, OsString)>,
     style: Style,
 }
 
@@ -54,36 +84,51 @@ struct Answer {
     code: u8,
 }
 
-/// Every command: usage, help and dispatch are made from it.
-static COMMANDS: [Command; 4] = [
+/// Every command.
+pub(crate) static COMMANDS: [Command; 4] = [
     Command {
         name: "config",
-        takes_json: true,
+        verbs: &[],
         takes_pid: false,
+        options: &[&JSON],
         help: "every variable in force, and where its value comes from",
         run: config::run,
     },
     Command {
         name: "doctor",
-        takes_json: true,
+        verbs: &[],
         takes_pid: false,
+        options: &[&JSON],
         help: "which client, guard and mechanisms are in force on this machine",
         run: doctor::run,
     },
     Command {
         name: "stats",
-        takes_json: true,
+        verbs: &[],
         takes_pid: true,
+        options: &[&JSON],
         help: "what the guard counts and where memory is, in the running sessions or in the one of process PID",
         run: stats::run,
     },
     Command {
         name: "status",
-        takes_json: true,
+        verbs: &[],
         takes_pid: false,
+        options: &[&JSON],
         help: "the running sessions: memory, limits, guard, restarts, conversation",
         run: status::run,
     },
+];
+
+/// The exit codes in words, for people.
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (exit::DONE, "done"),
+    (
+        exit::TROUBLE,
+        "something is wrong (no client, no such session)",
+    ),
+    (exit::USAGE, "wrong usage"),
+    (exit::NO_OUTPUT, "the answer can't be written"),
 ];
 
 /// Runs `claude-safectl` with the words behind `argv[0]`; the answer is its exit code, see [`exit`].
@@ -107,7 +152,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             text: format!("claude-safe {}\n", env!("CARGO_PKG_VERSION")),
             code: exit::DONE,
         },
-        Ok(Wish::Run(command, json, pid)) => (command.run)(&Request { json, pid, style }),
+        Ok(Wish::Run(command, request)) => (command.run)(&Request { style, ..request }),
         Err(complaint) => {
             eprint!("claude-safectl: {complaint}\n{}", usage());
             return exit::USAGE;
@@ -131,44 +176,90 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 enum Wish {
     Help,
     Version,
-    Run(&'static Command, bool, Option<i32>),
+    Run(&'static Command, Request),
 }
 
 fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
     use lexopt::prelude::{Long, Short, Value};
     let mut parser = lexopt::Parser::from_args(arguments);
-    let mut command: Option<&'static Command> = None;
-    let mut json = false;
-    let mut pid = None;
+    let mut chosen: Option<&'static Command> = None;
+    let mut request = Request::default();
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        match argument {
-            Long("help") | Short('h') => return Ok(Wish::Help),
-            Long("version") | Short('V') => return Ok(Wish::Version),
-            Long("json") if command.is_some_and(|command| command.takes_json) => json = true,
-            Value(word) if command.is_none() => {
+        match (argument, chosen) {
+            (Long("help") | Short('h'), _) => return Ok(Wish::Help),
+            (Long("version") | Short('V'), _) => return Ok(Wish::Version),
+            (Value(word), None) => {
                 let known = COMMANDS.iter().find(|known| word == known.name);
                 let unknown = || format!("there is no command {:?}", word.to_string_lossy());
-                command = Some(known.ok_or_else(unknown)?);
+                chosen = Some(known.ok_or_else(unknown)?);
             }
-            Value(word) if pid.is_none() && command.is_some_and(|command| command.takes_pid) => {
+            (Value(word), Some(command))
+                if !command.verbs.is_empty() && request.verb.is_empty() =>
+            {
+                let known = command.verbs.iter().find(|verb| word == verb.name);
+                let unknown = || {
+                    let word = word.to_string_lossy();
+                    format!("{word:?} is not one of: {}", verbs(command))
+                };
+                request.verb = known.ok_or_else(unknown)?.name;
+            }
+            (Value(word), Some(command)) if command.takes_pid && request.pid.is_none() => {
                 let number = word.to_str().and_then(|word| word.parse().ok());
                 let no_pid = || format!("{:?} is no process number", word.to_string_lossy());
-                pid = Some(number.filter(|pid| *pid > 0).ok_or_else(no_pid)?);
+                request.pid = Some(number.filter(|pid| *pid > 0).ok_or_else(no_pid)?);
             }
-            other => return Err(other.unexpected().to_string()),
+            (Long(name), Some(command)) => {
+                let known = command.options.iter().find(|flag| flag.name == name);
+                let Some(flag) = known else {
+                    return Err(Long(name).unexpected().to_string());
+                };
+                if **flag == JSON {
+                    request.json = true;
+                } else {
+                    let value = flag.value.map_or(Ok(OsString::new()), |_| parser.value());
+                    request
+                        .given
+                        .push((flag, value.map_err(|error| error.to_string())?));
+                }
+            }
+            (other, _) => return Err(other.unexpected().to_string()),
         }
     }
-    match command {
-        Some(command) => Ok(Wish::Run(command, json, pid)),
+    match chosen {
+        Some(command) if !command.verbs.is_empty() && request.verb.is_empty() => Err(format!(
+            "{}: which one of: {}?",
+            command.name,
+            verbs(command)
+        )),
+        Some(command) => Ok(Wish::Run(command, request)),
         None => Err("which command?".to_owned()),
     }
 }
 
-fn forms() -> impl Iterator<Item = (String, &'static str)> {
-    let commands = COMMANDS.iter().map(|command| {
-        let pid = if command.takes_pid { " [PID]" } else { "" };
-        let json = if command.takes_json { " [--json]" } else { "" };
-        (format!("{}{pid}{json}", command.name), command.help)
+fn verbs(command: &Command) -> String {
+    let names: Vec<_> = command.verbs.iter().map(|verb| verb.name).collect();
+    names.join(", ")
+}
+
+/// Each form of the command line with its meaning, in the order of the help.
+pub(crate) fn forms() -> impl Iterator<Item = (String, &'static str)> {
+    let commands = COMMANDS.iter().flat_map(|command| {
+        let mut tail = String::new();
+        if command.takes_pid {
+            tail.push_str(" [PID]");
+        }
+        for flag in command.options {
+            let value = flag.value.map(|value| format!(" {value}"));
+            tail.push_str(&format!(" [--{}{}]", flag.name, value.unwrap_or_default()));
+        }
+        let name = command.name;
+        let whole = command
+            .verbs
+            .is_empty()
+            .then(|| (format!("{name}{tail}"), command.help));
+        let verbs = command.verbs.iter();
+        let verbs = verbs.map(move |verb| (format!("{name} {}{tail}", verb.name), verb.help));
+        whole.into_iter().chain(verbs)
     });
     commands.chain([
         ("--help".to_owned(), "this text"),
@@ -187,11 +278,15 @@ fn help() -> String {
         .map(|(form, help)| [format!("claude-safectl {form}"), help.to_owned()])
         .collect();
     text.push_str(&style::columns(&rows, 2));
-    text.push_str(
-        "\nExit codes: 0 done, 1 something is wrong (no client, no such session), 2 wrong usage, \
-         3 the answer can't be written.\n\nVariables (environment, \
+    let codes: Vec<_> = EXIT_CODES
+        .iter()
+        .map(|(code, means)| format!("{code} {means}"))
+        .collect();
+    text.push_str(&format!(
+        "\nExit codes: {}.\n\nVariables (environment, \
          ~/.config/claude-safe/claude-safe.conf, /etc/claude-safe.conf):\n",
-    );
+        codes.join(", ")
+    ));
     let variables: Vec<[String; 2]> = crate::config::vocabulary::ALL
         .iter()
         .map(|variable| [variable.name.to_owned(), variable.help.to_owned()])
@@ -218,15 +313,17 @@ mod tests {
                     &[command.name]
                 };
                 match wish(words) {
-                    Ok(Wish::Run(found, asked, pid)) => {
-                        assert_eq!((found.name, asked, pid), (command.name, json, None));
+                    Ok(Wish::Run(found, request)) => {
+                        let seen = (found.name, request.json, request.pid);
+                        assert_eq!(seen, (command.name, json, None));
                     }
                     _ => panic!("{words:?}"),
                 }
             }
         }
         for words in [&["stats", "42", "--json"], &["stats", "--json", "42"]] {
-            assert!(matches!(wish(words), Ok(Wish::Run(_, true, Some(42)))));
+            let understood = wish(words);
+            assert!(matches!(&understood, Ok(Wish::Run(_, r)) if r.json && r.pid == Some(42)));
         }
         assert!(matches!(wish(&["--help"]), Ok(Wish::Help)));
         assert!(matches!(wish(&["doctor", "-h"]), Ok(Wish::Help)));

@@ -511,7 +511,7 @@ mod tests {
             rates,
             now,
         };
-        super::in_words(&view, Style::plain())
+        super::in_words(&view, Style::default())
     }
 
     fn json(reading: &Reading, rates: &Rates, now: Option<&Resident>) -> Value {

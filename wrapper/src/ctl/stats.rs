@@ -167,7 +167,6 @@ fn in_json(seen: &[Seen], complaints: &[String]) -> String {
 mod tests {
     use super::super::page::fixture::full;
     use super::super::sessions::fixture::Running;
-    use super::super::style::Style;
     use super::*;
     use crate::os::files::scratch::Scratch;
     use crate::os::{page_bytes, process};
@@ -179,7 +178,7 @@ mod tests {
         Request {
             json,
             pid,
-            style: Style::plain(),
+            ..Request::default()
         }
     }
 

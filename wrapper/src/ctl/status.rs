@@ -181,7 +181,6 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
 mod tests {
     use super::super::page::fixture::full;
     use super::super::sessions::fixture::Running;
-    use super::super::style::Style;
     use super::*;
     use crate::os::files::scratch::Scratch;
     use crate::os::page_bytes;
@@ -195,8 +194,7 @@ mod tests {
     fn json_of(running: &Running) -> Value {
         let request = Request {
             json: true,
-            pid: None,
-            style: Style::plain(),
+            ..Request::default()
         };
         let answer = answer(running.find(), &request);
         assert_eq!(answer.code, exit::DONE, "{}", answer.text);
@@ -272,11 +270,7 @@ mod tests {
         ] {
             assert_eq!(told[key], Value::Null, "{key}");
         }
-        let request = Request {
-            json: false,
-            pid: None,
-            style: Style::plain(),
-        };
+        let request = Request::default();
         let answer = answer(Sessions::default(), &request);
         assert_eq!(
             (answer.text.as_str(), answer.code),

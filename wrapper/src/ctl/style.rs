@@ -1,7 +1,7 @@
 //! How an answer looks: columns, and colour where somebody sees it.
 
 /// Whether colour is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Style {
     colour: bool,
 }
@@ -22,12 +22,6 @@ impl Style {
         Style {
             colour: crate::os::terminal::is_terminal(1) && !refused && !dumb,
         }
-    }
-
-    /// Without colour, wherever it goes.
-    #[cfg(test)]
-    pub(super) fn plain() -> Style {
-        Style { colour: false }
     }
 
     pub(super) fn paint(self, tone: Tone, text: &str) -> String {
