@@ -23,6 +23,8 @@ pub mod config;
 pub mod ctl;
 pub mod guard_page;
 mod launch;
+#[cfg(test)]
+mod manual;
 pub mod notice;
 pub mod os;
 pub mod state;

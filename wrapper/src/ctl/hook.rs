@@ -1,18 +1,52 @@
-//! `claude-safectl hook session-start FOLDER`: the client tells which conversation it holds now
+//! `claude-safectl hook session-start [FOLDER]`: the client tells which conversation it holds now
 //! (at a start, after `/clear` and `/resume`), as JSON on standard input. Writes the id into the
-//! session's folder. Says nothing, and never fails the client: what goes wrong here costs the
+//! session's folder; without FOLDER (the installed plugin knows none) into that of the session whose
+//! client we descend from. Says nothing, and never fails the client: what goes wrong here costs the
 //! knowledge, not the session.
 
+use super::sessions::Sessions;
 use crate::client::args::is_uuid;
+use crate::os::proc::parent_pid;
+use crate::os::process;
+use crate::watch::proc_fs::Proc;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The most that is read: a hook's input is a few hundred bytes.
 const INPUT_BYTES: u64 = 1 << 20;
 
-/// Takes the id from the input and keeps it.
-pub(super) fn session_start(input: impl Read, folder: &Path) {
+/// The most ancestors that are looked at: the client, its shell, and a few that wrap it.
+const MAX_ANCESTORS: usize = 16;
+
+/// Takes the id from the input and keeps it in `folder`, or in that of our own session.
+pub(super) fn session_start(input: impl Read, folder: Option<&Path>) {
+    match folder {
+        Some(folder) => keep(input, folder),
+        None => {
+            if let Some(folder) = own_session() {
+                keep(input, &folder);
+            }
+        }
+    }
+}
+
+/// The folder of the session whose client is the nearest among our ancestors.
+fn own_session() -> Option<PathBuf> {
+    let sessions = Sessions::of_this_user(&mut Proc::new(Path::new("/proc")));
+    let parent = |pid: &i32| parent_pid(&Path::new("/proc").join(pid.to_string()));
+    let ancestors = std::iter::successors(Some(process::own_pid()), parent);
+    let mut sought = ancestors
+        .skip(1)
+        .take(MAX_ANCESTORS)
+        .take_while(|pid| *pid > 1);
+    sought.find_map(|pid| {
+        let session = sessions.running.iter().find(|session| session.is_of(pid))?;
+        Some(session.folder.clone())
+    })
+}
+
+fn keep(input: impl Read, folder: &Path) {
     let mut text = Vec::new();
     if input.take(INPUT_BYTES).read_to_end(&mut text).is_err() {
         return;
@@ -49,12 +83,12 @@ mod tests {
             r#"{"session_id":"../../x"}"#,
             "\u{0}",
         ] {
-            session_start(junk.as_bytes(), &folder);
+            session_start(junk.as_bytes(), Some(&folder));
             assert!(!kept.exists(), "{junk}");
         }
         session_start(
             format!(r#"{{"hook_event_name":"SessionStart","session_id":"{ID}"}}"#).as_bytes(),
-            &folder,
+            Some(&folder),
         );
         assert_eq!(fs::read_to_string(&kept).unwrap(), ID);
         fs::remove_dir_all(folder).unwrap();

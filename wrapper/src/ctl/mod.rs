@@ -135,11 +135,12 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // Called by the client, not by people: it answers nothing and never fails the client.
-    if let [hook, event, folder] = arguments.as_slice()
+    if let [hook, event, folder @ ..] = arguments.as_slice()
         && hook == "hook"
         && event == "session-start"
     {
-        hook::session_start(std::io::stdin().lock(), std::path::Path::new(folder));
+        let folder = folder.first().map(std::path::Path::new);
+        hook::session_start(std::io::stdin().lock(), folder);
         return exit::DONE;
     }
     let style = Style::of_stdout();
