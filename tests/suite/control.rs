@@ -587,3 +587,53 @@ fn a_page_that_is_not_what_it_should_be_is_named_and_the_rest_is_told() {
     assert!(proc_view::alive(session.client));
     session.end();
 }
+
+/// The installed plugin's hook knows no folder: it finds the session that it runs in, or none.
+#[test]
+fn the_hook_of_the_plugin_tells_the_session_that_it_runs_in() {
+    const ID: &str = "12345678-1234-4234-8234-123456789abc";
+    let sandbox = Sandbox::new();
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wrapper/plugin");
+    let hooks = fs::read_to_string(plugin.join("hooks/hooks.json")).unwrap();
+    let hooks: Value = serde_json::from_str(&hooks).unwrap();
+    let hook = hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"]
+        .as_str()
+        .unwrap();
+    fs::write(
+        sandbox.file("told.json"),
+        json!({"session_id": ID}).to_string(),
+    )
+    .unwrap();
+    // As the client does: a shell of its own runs the hook.
+    let client = sandbox.file("claude");
+    let script = format!(
+        "#!/bin/sh\n/bin/sh -c \"$HOOK\" < {} || exit 9\ncat \"$XDG_RUNTIME_DIR\"/claude-safe/*/conversation\nexit 7\n",
+        sandbox.file("told.json").display()
+    );
+    fs::write(&client, script).unwrap();
+    fs::set_permissions(&client, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let run = |program: &Path, path: &Path| {
+        let mut command = sandbox.command(program);
+        command
+            .env("CLAUDE_SAFE_BIN", &client)
+            .env("CLAUDE_PLUGIN_ROOT", &plugin)
+            .env("HOOK", hook)
+            .env("PATH", format!("{}:{}", path.display(), sandbox.path()));
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            text(output.stdout),
+            text(output.stderr),
+            output.status.code(),
+        )
+    };
+    let bin = artifacts().claude_safectl.parent().unwrap();
+    let told = run(&artifacts().claude_safe, bin);
+    assert_eq!(told, (ID.to_owned(), String::new(), Some(7)));
+    // Without claude-safe around it, and without claude-safectl: no word, no failure.
+    for path in [bin, Path::new("/nowhere")] {
+        let (stdout, stderr, code) = run(&client, path);
+        assert_eq!((stdout.as_str(), code), ("", Some(7)), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "cat alone complains: {stderr}");
+    }
+}

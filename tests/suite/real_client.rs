@@ -515,3 +515,63 @@ fn oldest_is_used_as_without_us() {
 fn newest_is_used_as_without_us() {
     every_way_of_use_is_as_without_us(NEWEST);
 }
+
+/// The plugin that packages install: its format, and its word of a conversation that nobody else tells
+/// us of, since the wrapper adds no hook of its own where the client keeps its file up to date.
+fn the_installed_plugin_is_taken(version: &str) {
+    let scenario = Scenario {
+        rounds: 1,
+        command: "cat \"$XDG_RUNTIME_DIR\"/claude-safe/*/conversation > told".into(),
+        final_text: "ALL DONE 7f3a".into(),
+        ..Scenario::default()
+    };
+    let stage = stage!(version, scenario);
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wrapper/plugin");
+    let plugin = fs::canonicalize(plugin)
+        .expect("the plugin")
+        .display()
+        .to_string();
+    let judged = stage.claude_safe(&["plugin", "validate", &plugin]);
+    let judged = { judged }.output().expect("claude-safe");
+    assert_eq!(judged.status.code(), Some(0), "{:?}", text(&judged));
+
+    // Its hook finds the program on PATH here.
+    let bin = artifacts()
+        .claude_safectl
+        .parent()
+        .expect("a folder")
+        .display()
+        .to_string();
+    let words = [
+        "-p",
+        "do it",
+        "--plugin-dir",
+        &plugin,
+        "--dangerously-skip-permissions",
+    ];
+    let mut command = stage.claude_safe(&words);
+    command.env("PATH", format!("{bin}:{}", stage.sandbox.path()));
+    let output = command.output().expect("claude-safe");
+    assert_eq!(
+        text(&output).0.trim(),
+        "ALL DONE 7f3a",
+        "{:?}",
+        text(&output)
+    );
+    let told = fs::read_to_string(stage.sandbox.work().join("told")).expect("what the hook told");
+    let transcript = stage.transcript();
+    assert_eq!(
+        Some(told.as_str()),
+        transcript.file_stem().and_then(|stem| stem.to_str())
+    );
+}
+
+#[test]
+fn oldest_takes_the_installed_plugin() {
+    the_installed_plugin_is_taken(OLDEST);
+}
+
+#[test]
+fn newest_takes_the_installed_plugin() {
+    the_installed_plugin_is_taken(NEWEST);
+}

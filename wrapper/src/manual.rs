@@ -367,3 +367,10 @@ fn no_placeholder_of_a_template_stays_and_no_line_becomes_a_macro_by_accident() 
     }
     assert_eq!(roff(".x a-b\\c"), "\\&.x a\\-b\\(rsc");
 }
+
+#[test]
+fn the_plugin_has_our_version() {
+    let manifest: Value =
+        serde_json::from_str(include_str!("../plugin/.claude-plugin/plugin.json")).unwrap();
+    assert_eq!(manifest["version"], env!("CARGO_PKG_VERSION"));
+}

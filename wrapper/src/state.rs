@@ -63,7 +63,8 @@ impl SessionFolder {
         ]}});
         self.write("plugin/hooks/hooks.json", &hooks.to_string())?;
         let manifest = serde_json::json!({
-            "name": "claude-safe-session",
+            // The client keeps names that begin with "claude-" for itself.
+            "name": "session-safe-hook",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Tells claude-safe which conversation this session holds",
         });
