@@ -210,7 +210,9 @@ const MAX_LINKS: usize = 40;
 /// is judged through the opened descriptor. A folder that was judged can only be changed by those
 /// who are trusted, so nothing can be swapped behind our back. A folder like `/tmp` (writable for
 /// everybody, sticky) may be passed through: nobody but its owner can rename a folder or link in it that is
-/// root's or the user's own (unlink(2), EPERM). The file itself must not lie there.
+/// root's or the user's own (unlink(2), EPERM). The file itself must not lie there. It may lie in one that is sticky and
+/// writable for its *group* only: that is `/nix/store` (1775, the group of the builders), where the
+/// file that home-manager links to lies with nothing above it. Its name can't be taken over, for the same reason.
 pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
     if !path.is_absolute() {
         return Err(Distrust::NotAbsolute);
@@ -282,16 +284,15 @@ fn within_accepted(path: &Path, trust: &Trust) -> bool {
 /// it, and this is why nothing else is.
 fn judge_folder(path: &Path, trust: &Trust) -> Result<Option<Distrust>, Distrust> {
     const STICKY: u32 = 0o1000;
+    const FOR_EVERYBODY: u32 = 0o002;
     if within_accepted(path, trust) {
         return Ok(None);
     }
     let metadata = std::fs::symlink_metadata(path).map_err(from_io)?;
     match trust.judge(path, &metadata) {
         Ok(()) => Ok(None),
-        Err(distrust @ Distrust::OthersMayWrite { .. })
-            if metadata.mode() & STICKY != 0 && trust.owner_is_trusted(metadata.uid()) =>
-        {
-            Ok(Some(distrust))
+        Err(distrust @ Distrust::OthersMayWrite { mode, .. }) if mode & STICKY != 0 => {
+            Ok(Some(distrust).filter(|_| mode & FOR_EVERYBODY != 0))
         }
         Err(distrust) => Err(distrust),
     }
@@ -464,6 +465,24 @@ mod tests {
         // Without the sticky bit anybody could put another folder in its place.
         chmod(&scratch.path().join("top"), 0o777);
         assert!(trusted_open(&deep, &ours(&scratch)).is_err());
+    }
+
+    #[test]
+    fn a_folder_like_the_nix_store_may_hold_the_file() {
+        let scratch = Scratch::new();
+        let file = scratch.write("store/abc-claude-safe.conf", "");
+        symlink("store/abc-claude-safe.conf", scratch.path().join("link")).unwrap();
+        let store = scratch.path().join("store");
+        chmod(&file, 0o444);
+        chmod(&store, 0o1775);
+        assert!(trusted_open(&scratch.path().join("link"), &ours(&scratch)).is_ok());
+        for mode in [0o775, 0o1777] {
+            chmod(&store, mode);
+            assert!(trusted_open(&file, &ours(&scratch)).is_err(), "{mode:o}");
+        }
+        chmod(&store, 0o1775);
+        chmod(&file, 0o664);
+        assert!(trusted_open(&file, &ours(&scratch)).is_err());
     }
 
     #[test]
