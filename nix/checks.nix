@@ -52,10 +52,8 @@ let
     )
   );
 in
-removeAttrs packages [ "claude-safe" ]
+packages
 // {
-  inherit (packages) claude-safe;
-
   # The modules, evaluated.
   modules =
     if failures == [ ] then

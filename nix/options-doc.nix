@@ -16,7 +16,9 @@ let
       };
       all = lib.optionAttrSetToDocList evaluated.options.programs.claude-safe;
     in
-    lib.filter (option: option.visible && !option.internal && lib.last option.loc != "_module") all;
+    lib.filter (
+      option: option.visible != false && !option.internal && !lib.elem "_module" option.loc
+    ) all;
 
   nixos = optionsOf ./nixos.nix rims.nixos;
   home = optionsOf ./home-manager.nix rims.home;

@@ -5,12 +5,13 @@
   rustPlatform,
   installShellFiles,
   claude-guard,
+  pname ? "claude-safe-unwrapped",
 }:
 let
   source = import ./source.nix { inherit lib; };
 in
 rustPlatform.buildRustPackage {
-  pname = "claude-safe-unwrapped";
+  inherit pname;
   inherit (source) version src;
   strictDeps = true;
   nativeBuildInputs = [ installShellFiles ];

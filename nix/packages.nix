@@ -8,6 +8,7 @@ pkgs: rec {
   # The wrapper against musl, for machines without nix. The guard goes into the client's process, so it is
   # the ordinary one.
   claude-safe-static = pkgs.callPackage ./package.nix {
+    pname = "claude-safe-static";
     inherit claude-guard;
     inherit (pkgs.pkgsStatic) rustPlatform;
   };
