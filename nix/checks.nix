@@ -32,6 +32,18 @@ let
     wrapClaude = false;
   };
 
+  # As home-manager does for clients that take plugins on their command line.
+  scripted = pkgs.symlinkJoin {
+    name = "claude-code";
+    paths = [ wrapped ];
+    postBuild = ''
+      mv $out/bin/claude $out/bin/.claude-wrapped
+      printf '#!%s -e\nexec -a "$0" "%s" --plugin-dir /p "$@"\n' \
+        ${pkgs.runtimeShell} $out/bin/.claude-wrapped > $out/bin/claude
+      chmod +x $out/bin/claude
+    '';
+  };
+
   # One good value for each kind of variable, as the modules write it.
   sample = {
     number = variable: variable.min;
@@ -95,8 +107,8 @@ packages
         set +a
         ${packages.claude-safe-unwrapped}/bin/claude-safectl config > said 2> complaints || true
         cat said complaints
-        ! grep -e 'is not' complaints
-        test "$(grep -c environment said)" = ${toString (lib.length settings.names)}
+        if [ -s complaints ]; then exit 1; fi
+        test "$(grep -c '(environment)$' said)" = ${toString (lib.length settings.names)}
         touch $out
       '';
 
@@ -119,6 +131,9 @@ packages
     # Its own bin/claude first on PATH, and the named client gone: it must not start itself again.
     same 'no way round' "$(CLAUDE_SAFE_BIN=/gone PATH=${wrapped}/bin:$PWD/bin:$PATH ${wrapped}/bin/claude a)" 'another a'
     ${wrapped}/bin/claude-safectl doctor > doctor || true
+    # A module may put a script of its own around the client that it is given, and the script on PATH.
+    same 'under home-manager' "$(PATH=${scripted}/bin:$PATH claude a)" 'client claude --plugin-dir /p a'
+    same 'no way round that' "$(CLAUDE_SAFE_BIN=/gone PATH=${scripted}/bin:$PWD/bin:$PATH claude a)" 'another --plugin-dir /p a'
     grep -q ${client}/bin/claude doctor
 
     same 'on PATH' "$(PATH=${onPath}/bin:$PWD/bin:$PATH claude a)" 'another a'

@@ -27,6 +27,9 @@ there() { # one of these
 guard() {
   library=$prefix/lib/claude-safe/libclaude_guard.so
   there "$library"
+  # Without guard/build.rs it would come out with another name and more to load.
+  needs=$(readelf -dW "$library" | sed -n 's/.*(\(NEEDED\|SONAME\|RPATH\|RUNPATH\)).*\[\(.*\)\]/\1 \2/p' | sort | tr '\n' ';')
+  same 'what the guard loads, and its name' "$needs" 'NEEDED libc.so.6;SONAME libclaude_guard.so;'
   # shellcheck disable=SC2016 # its own pid
   said=$(LD_PRELOAD=$library CLAUDE_MALLOC_GUARD_LOG=$here/log sh -c 'kill -USR1 $$; echo "$? ${LD_PRELOAD-none}"')
   same 'a program under the guard' "$said" '0 none'
@@ -40,7 +43,6 @@ program() {
 case ${1-} in
 --version) echo '2.1.999 (a stand-in)' ;;
 args) shift; for word in "$@"; do printf '<%s>' "$word"; done; echo; exit 7 ;;
-env) eval "echo \"\${$2-unset}\"" ;;
 esac
 FAKE
   chmod 755 "$here/bin/claude"

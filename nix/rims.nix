@@ -40,7 +40,7 @@ in
     };
   };
 
-  # The part of home-manager's own module with which ours has to live (FACTS of release-26.05).
+  # The part of home-manager's own module with which ours has to live (as of release-26.05).
   claudeCode =
     {
       config,

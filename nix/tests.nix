@@ -244,10 +244,6 @@ in
   };
 
   # Nothing unfree.
-  testNoUnfreeWithoutTheModules = {
-    expr = map (package: package.version) (lib.attrValues packages);
-    expected = map (_: packages.claude-guard.version) (lib.attrValues packages);
-  };
   testNoUnfreeForAClientThatNixDidNotInstall = {
     expr =
       namesOf

@@ -19,6 +19,8 @@ let
         rustPlatform = pkgs.callPackage ./pkgs/rust.nix { isStatic = true; };
       };
 
+      runtimeShell = "/bin/bash";
+
       # Unfree, as the real one.
       claude-code = pkgs.stdenv.mkDerivation {
         pname = "claude-code";

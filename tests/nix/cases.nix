@@ -1,0 +1,233 @@
+# Whole configurations and deliberate mistakes, evaluated and built by tests/nix/run with `-f`.
+#   stub   the stand-in for nixpkgs, with its crates
+#   tree   a copy of the repository, possibly broken
+#   good   the packages of the unbroken repository, for cases in which a compiler has nothing to say
+{
+  stub,
+  tree,
+  good ? { },
+  system ? builtins.currentSystem,
+}:
+let
+  nixpkgs = /. + stub;
+  root = /. + tree;
+  lib = import (nixpkgs + "/lib");
+  allowed = {
+    allowUnfreePredicate = package: lib.getName package == "claude-code";
+  };
+  pkgsWith = config: import nixpkgs { inherit system config; };
+  pkgs = pkgsWith { };
+  packages = import (root + "/nix/packages.nix") pkgs;
+  rims = import (root + "/nix/rims.nix") { inherit lib; };
+
+  # As the real systems do: a failed assertion ends the evaluation with its message.
+  asserted =
+    config:
+    let
+      failed = lib.filter (a: !a.assertion) config.assertions;
+    in
+    if failed == [ ] then
+      config
+    else
+      throw "Failed assertions:\n${lib.concatMapStringsSep "\n" (a: "- ${a.message}") failed}";
+  evaluate =
+    pkgs: modules:
+    asserted
+      (lib.evalModules {
+        inherit modules;
+        specialArgs = { inherit pkgs; };
+      }).config;
+  nixos =
+    pkgs: configuration:
+    evaluate pkgs [
+      (root + "/nix/nixos.nix")
+      rims.nixos
+      configuration
+    ];
+  home =
+    pkgs: configuration:
+    evaluate pkgs [
+      (root + "/nix/home-manager.nix")
+      rims.home
+      rims.claudeCode
+      configuration
+    ];
+
+  client =
+    version: says:
+    pkgs.runCommand "claude-code-${version}"
+      {
+        pname = "claude-code";
+        inherit version;
+      }
+      ''
+        mkdir -p $out/bin
+        printf '#!/bin/sh\necho "${says} $*"\n' > $out/bin/claude
+        chmod 755 $out/bin/claude
+      '';
+  first = client "2.1.329" "first";
+  second = client "2.1.330" "second";
+  enabled = settings: {
+    programs.claude-safe = {
+      enable = true;
+      claudePackage = first;
+      inherit settings;
+    };
+  };
+  settings = {
+    CLAUDE_WATCHDOG_THRESHOLD_MB = 4321;
+    CLAUDE_MALLOC_GUARD_LOG = "/var/log/a \"b\" $c.log";
+    CLAUDE_SAFE_RECLAIM = [ "pool" ];
+    CLAUDE_SAFE_SWEEP = false;
+  };
+  profile = config: pkgs.buildEnv { name = "home-path"; paths = config.home.packages; };
+
+  # What a system around the modules makes of files: a tree of links, to which links of the user or of /etc lead.
+  links =
+    name: files:
+    pkgs.runCommand name { } (
+      lib.concatMapStrings (file: ''
+        mkdir -p "$(dirname "$out/${file}")"
+        ln -s ${files.${file}.source} "$out/${file}"
+      '') (lib.attrNames files)
+    );
+in
+{
+  inherit (packages) claude-guard claude-safe-unwrapped;
+
+  # Configurations that work.
+  homeFiles = links "home-manager-files" (home pkgs (enabled settings)).xdg.configFile;
+  etc = links "etc" (nixos pkgs (enabled settings)).environment.etc;
+  homePath = profile (home pkgs (enabled { }));
+  # The client beside it, installed by the user as well: claude is claude-safe all the same.
+  homePathWithClient = profile (
+    home pkgs {
+      imports = [ (enabled { }) ];
+      home.packages = [ second ];
+    }
+  );
+  homePathWithModule = profile (
+    home pkgs {
+      imports = [ (enabled { }) ];
+      programs.claude-code.enable = true;
+    }
+  );
+  unfreeAllowed = profile (
+    home (pkgsWith allowed) {
+      programs.claude-safe.enable = true;
+      programs.claude-code.enable = true;
+    }
+  );
+  overlay =
+    (import nixpkgs {
+      inherit system;
+      overlays = [ (final: _prev: import (root + "/nix/packages.nix") final) ];
+    }).claude-safe;
+
+  # The templates, with stand-ins for the systems that they are for.
+  templates =
+    let
+      rim = {
+        options = lib.genAttrs [ "nixpkgs" "system" ] (
+          _: lib.mkOption { type = lib.types.unspecified; }
+        );
+      };
+      homeRim.options.home = lib.genAttrs [ "username" "stateVersion" ] (
+        _: lib.mkOption { type = lib.types.str; }
+      );
+      stand-in = {
+        outPath = nixpkgs;
+        lib = lib // {
+          nixosSystem =
+            { modules }:
+            evaluate (pkgsWith allowed) (
+              modules
+              ++ [
+                rims.nixos
+                rim
+              ]
+            );
+        };
+      };
+      claude-safe = {
+        nixosModules.default = root + "/nix/nixos.nix";
+        homeModules.default = root + "/nix/home-manager.nix";
+      };
+      home-manager.lib.homeManagerConfiguration =
+        { pkgs, modules }:
+        evaluate pkgs (
+          modules
+          ++ [
+            rims.home
+            homeRim
+          ]
+        );
+      outputs =
+        name:
+        (import (root + "/nix/templates/${name}/flake.nix")).outputs {
+          nixpkgs = stand-in;
+          inherit claude-safe home-manager;
+        };
+      machine = (outputs "nixos").nixosConfigurations.machine;
+      someone = (outputs "home-manager").homeConfigurations.someone;
+    in
+    assert machine.zramSwap.enable;
+    pkgs.runCommand "templates" { } ''
+      grep -x CLAUDE_WATCHDOG_THRESHOLD_MB=8192 ${machine.environment.etc."claude-safe.conf".source}
+      grep -x CLAUDE_WATCHDOG_THRESHOLD_MB=8192 ${
+        someone.xdg.configFile."claude-safe/claude-safe.conf".source
+      }
+      test -x ${lib.head machine.environment.systemPackages}/bin/claude
+      test -x ${lib.head someone.home.packages}/bin/claude
+      touch $out
+    '';
+
+  # Mistakes.
+  unfreeRefused = profile (home pkgs { programs.claude-safe.enable = true; });
+  wrongType = (home pkgs (enabled { CLAUDE_WATCHDOG_INTERVAL = "5"; })).xdg.configFile;
+  outOfRange = (nixos pkgs (enabled { CLAUDE_WATCHDOG_INTERVAL = 0; })).environment.etc;
+  unknownSetting = (nixos pkgs (enabled { CLAUDE_SAVE_DISABLE = true; })).environment.etc;
+  unknownOption =
+    (nixos pkgs {
+      imports = [ (enabled { }) ];
+      programs.claude-safe.wrapClaud = false;
+    }).environment.etc;
+  twoClaims =
+    (home pkgs {
+      imports = [ (enabled { }) ];
+      programs.claude-code = {
+        enable = true;
+        package = second;
+      };
+    }).home.packages;
+  twoClients = pkgs.buildEnv {
+    name = "two-clients";
+    paths = [
+      first
+      second
+    ];
+  };
+  # claude-safe acts on no file that lies directly in the store.
+  fileInTheStoreItself = pkgs.writeText "claude-safe.conf" "CLAUDE_SAFE_SWEEP=off\n";
+
+  # The package as the tree has it, around a program and a guard that are there already.
+  installed =
+    (pkgs.callPackage (root + "/nix/package.nix") {
+      claude-guard = builtins.storePath good.guard;
+    }).overrideAttrs
+      {
+        buildPhase = ''
+          mkdir -p target/$CARGO_BUILD_TARGET/release
+          cp ${builtins.storePath good.program} target/$CARGO_BUILD_TARGET/release/claude-safe
+          chmod 755 target/$CARGO_BUILD_TARGET/release/claude-safe
+        '';
+      };
+  fakeProgram = pkgs.writeText "claude-safe" "#!/bin/sh\necho fake\n";
+
+  # Is a build shut in?
+  outside = pkgs.runCommand "outside" { } ''
+    ! test -e ${builtins.unsafeDiscardStringContext (toString root)}/flake.nix
+    test "$(ls /sys/class/net 2> /dev/null || cut -d: -f1 /proc/net/dev | tail -n +3 | tr -d ' ')" = lo
+    touch $out
+  '';
+}
