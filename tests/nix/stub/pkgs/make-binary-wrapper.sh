@@ -3,10 +3,10 @@
 # environment and becomes PROGRAM.
 makeWrapper() {
   local program=$1 wrapper=$2 argv0=$1 body=''
-  [ -f "$program" ] && [ -x "$program" ] || {
+  if ! [ -f "$program" ] || ! [ -x "$program" ]; then
     echo "Cannot wrap '$program' because it is not an executable file" >&2
     return 1
-  }
+  fi
   shift 2
   while [ $# != 0 ]; do
     case $1 in
