@@ -28,7 +28,7 @@ guard() {
   library=$prefix/lib/claude-safe/libclaude_guard.so
   there "$library"
   # Without guard/build.rs it would come out with another name and more to load.
-  needs=$(readelf -dW "$library" | sed -n 's/.*(\(NEEDED\|SONAME\|RPATH\|RUNPATH\)).*\[\(.*\)\]/\1 \2/p' | sort | tr '\n' ';')
+  needs=$("${READELF:-readelf}" -dW "$library" | sed -n 's/.*(\(NEEDED\|SONAME\|RPATH\|RUNPATH\)).*\[\(.*\)\]/\1 \2/p' | sort | tr '\n' ';')
   same 'what the guard loads, and its name' "$needs" 'NEEDED libc.so.6;SONAME libclaude_guard.so;'
   # shellcheck disable=SC2016 # its own pid
   said=$(LD_PRELOAD=$library CLAUDE_MALLOC_GUARD_LOG=$here/log sh -c 'kill -USR1 $$; echo "$? ${LD_PRELOAD-none}"')

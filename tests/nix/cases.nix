@@ -67,6 +67,33 @@ let
       '';
   first = client "2.1.329" "first";
   second = client "2.1.330" "second";
+  # As nixpkgs has it: a program, behind a compiled wrapper. Says whether the guard is in it.
+  program =
+    pkgs.runCommand "claude-code-2.1.331"
+      {
+        pname = "claude-code";
+        version = "2.1.331";
+        nativeBuildInputs = [ pkgs.makeBinaryWrapper ];
+        source = ''
+          #include <stdio.h>
+          #include <string.h>
+          int main(int argc, char **argv) {
+            char line[4096];
+            int guarded = 0;
+            FILE *maps = fopen("/proc/self/maps", "r");
+            if (!maps) return 1;
+            while (fgets(line, sizeof line, maps)) guarded |= strstr(line, "libclaude_guard.so") != NULL;
+            printf("%s %s\n", guarded ? "guarded" : "bare", argc > 1 ? argv[1] : "");
+            return 0;
+          }
+        '';
+        passAsFile = [ "source" ];
+      }
+      ''
+        mkdir -p $out/bin
+        gcc -O1 -x c -o $out/bin/.claude-wrapped "$sourcePath"
+        makeWrapper $out/bin/.claude-wrapped $out/bin/claude --set-default DISABLE_AUTOUPDATER 1
+      '';
   enabled = settings: {
     programs.claude-safe = {
       enable = true;
@@ -110,6 +137,14 @@ in
     home pkgs {
       imports = [ (enabled { }) ];
       programs.claude-code.enable = true;
+    }
+  );
+  homePathWithProgram = profile (
+    home pkgs {
+      programs.claude-safe = {
+        enable = true;
+        claudePackage = program;
+      };
     }
   );
   unfreeAllowed = profile (

@@ -138,7 +138,7 @@ in
     mkdir -p $out/bin $out/lib
     cp ${../patchelf}/* $out/lib/
     printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' \
-      $out/lib/ld-linux-x86-64.so.2 $out/lib $out/lib/patchelf > $out/bin/patchelf
+      $out/lib/ld-linux-*.so.* $out/lib $out/lib/patchelf > $out/bin/patchelf
     chmod 755 $out/bin/patchelf $out/lib/*
   '';
 }
