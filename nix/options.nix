@@ -98,8 +98,9 @@ in
         }
       '';
       description = ''
-        What is written to the configuration file, see {manpage}`claude-safe.conf(5)`. Variables of the same
-        names in the environment count more.
+        What is written to the configuration file, see {manpage}`claude-safe.conf(5)`. What is `null` or left
+        out is not written. The environment counts more than the user's file, that more than the system's file, and
+        that more than the defaults.
       '';
     };
 

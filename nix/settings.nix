@@ -47,7 +47,7 @@ let
     .${variable.kind} or variable.expects;
 
   examples = {
-    number = variable: toString (lib.max variable.min (lib.min variable.max 2048));
+    number = variable: if variable.unit == "MiB" then "8192" else "20";
     path = _: ''"/var/log/claude_malloc_guard.log"'';
     pathOrNone = _: ''""'';
     program = _: ''"/opt/claude/bin/claude"'';
@@ -56,6 +56,9 @@ let
     sizes = _: "[ 160 64 ]";
     mechanisms = variable: ''[ "${lib.head variable.words}" "pool" ]'';
   };
+
+  capital =
+    text: lib.toUpper (builtins.substring 0 1 text) + builtins.substring 1 (lib.stringLength text) text;
 
   optionOf =
     variable:
@@ -67,8 +70,7 @@ let
       defaultText = lib.literalExpression "null";
       example = lib.literalExpression (examples.${variable.kind} variable);
       description = ''
-        ${variable.help}. `null`: not written, so that the next source down decides; at the end of all
-        sources stands: ${variable.default}.
+        ${capital variable.help}. When nobody sets it: ${variable.default}.
       '';
     };
 
