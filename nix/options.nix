@@ -110,10 +110,7 @@ in
       };
       readOnly = true;
       internal = true;
-      # In a folder of its own: claude-safe acts on no file that lies directly in a folder which others may
-      # write to, and /nix/store belongs to a group that may.
-      default =
-        if text == null then null else "${pkgs.writeTextDir "claude-safe.conf" text}/claude-safe.conf";
+      default = if text == null then null else "${pkgs.writeText "claude-safe.conf" text}";
       defaultText = literalExpression "the settings as a file";
       description = ''
         The settings as a file in the store; `null` when there are none.

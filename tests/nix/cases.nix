@@ -242,8 +242,6 @@ in
       second
     ];
   };
-  # claude-safe acts on no file that lies directly in the store.
-  fileInTheStoreItself = pkgs.writeText "claude-safe.conf" "CLAUDE_SAFE_SWEEP=off\n";
 
   # The package as the tree has it, around a program and a guard that are there already.
   installed =

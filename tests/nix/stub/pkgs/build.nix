@@ -75,13 +75,12 @@ in
   };
   inherit runCommand;
 
-  writeText = name: text: runCommand name { inherit text; passAsFile = [ "text" ]; } ''cp "$textPath" $out'';
-  writeTextDir =
+  writeText =
     name: text:
-    runCommand (baseNameOf name) {
+    runCommand name {
       inherit text;
       passAsFile = [ "text" ];
-    } ''install -Dm444 "$textPath" "$out/${name}"'';
+    } ''install -m444 "$textPath" $out'';
 
   symlinkJoin =
     {
