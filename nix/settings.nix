@@ -38,11 +38,15 @@ let
   # The same for people; also what the module system says of a value that is none.
   described =
     variable:
+    let
+      words =
+        separator: lib.concatMapStringsSep separator (word: ''"${word}"'') (variable.words or [ ]);
+    in
     {
       switch = "a boolean";
       sizes = "${variable.expects}; or a list of them";
-      mechanisms = ''"auto", "off", or a list of ${lib.concatMapStringsSep ", " (word: ''"${word}"'') (variable.words or [ ])}'';
-      word = lib.concatMapStringsSep " or " (word: ''"${word}"'') (variable.words or [ ]);
+      mechanisms = ''"auto", "off", or a list of ${words ", "}'';
+      word = words " or ";
     }
     .${variable.kind} or variable.expects;
 

@@ -453,7 +453,7 @@ in
     expected = [ ];
   };
   testGoodValuesPass = {
-    expr = map (good: lib.head (lib.attrValues (lib.getAttrs (lib.attrNames good) (settingsOf good)))) [
+    expr = map (good: lib.head (map (name: (settingsOf good).${name}) (lib.attrNames good))) [
       { CLAUDE_MALLOC_GUARD_SIZES = "auto"; }
       { CLAUDE_MALLOC_GUARD_SIZES = 64; }
       { CLAUDE_MALLOC_GUARD_SIZES = "160,64/8"; }

@@ -257,10 +257,13 @@ in
       };
   fakeProgram = pkgs.writeText "claude-safe" "#!/bin/sh\necho fake\n";
 
-  # Is a build shut in?
+  # Is a build shut in? It must see neither the repository nor a network.
   outside = pkgs.runCommand "outside" { } ''
-    ! test -e ${builtins.unsafeDiscardStringContext (toString root)}/flake.nix
-    test "$(ls /sys/class/net 2> /dev/null || cut -d: -f1 /proc/net/dev | tail -n +3 | tr -d ' ')" = lo
+    if test -e ${builtins.unsafeDiscardStringContext (toString root)}/flake.nix; then
+      echo 'the repository is visible' >&2
+      exit 1
+    fi
+    test "$(cut -s -d: -f1 /proc/net/dev | tr -d ' ')" = lo
     touch $out
   '';
 }
