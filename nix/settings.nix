@@ -7,7 +7,6 @@ let
   vocabulary = lib.importJSON ./vocabulary.json;
   names = map (variable: variable.name) vocabulary;
 
-  maxSize = 1024;
   size = "[0-9]+(/8)?";
 
   # What a value may be, by the kind of its variable. Lists are written with commas.
@@ -21,9 +20,9 @@ let
       switch = types.bool;
       word = types.enum variable.words;
       sizes = types.oneOf [
-        (types.ints.between 1 maxSize)
+        (types.ints.between variable.min variable.max)
         (types.strMatching "auto|${size}(,${size})*")
-        (types.nonEmptyListOf (types.either (types.ints.between 1 maxSize) (types.strMatching size)))
+        (types.nonEmptyListOf (types.either (types.ints.between variable.min variable.max) (types.strMatching size)))
       ];
       mechanisms = types.oneOf [
         (types.enum [

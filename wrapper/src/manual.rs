@@ -5,7 +5,7 @@
 //! generator; the test below compares them, and `CLAUDE_SAFE_RENEW=1 cargo test -p claude-safe manual` writes
 //! them anew.
 
-use crate::config::vocabulary::{ALL, Kind, Variable};
+use crate::config::vocabulary::{ALL, Kind, MAX_SIZE_BYTES, Variable};
 use crate::ctl::{COMMANDS, Command, EXIT_CODES, Flag, forms};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -322,7 +322,7 @@ fn vocabulary() -> String {
             Kind::Path => json!({"kind": "path"}),
             Kind::PathOrNone => json!({"kind": "pathOrNone"}),
             Kind::Program => json!({"kind": "program"}),
-            Kind::Sizes => json!({"kind": "sizes"}),
+            Kind::Sizes => json!({"kind": "sizes", "min": 1, "max": MAX_SIZE_BYTES}),
             Kind::Mechanisms(words) => json!({"kind": "mechanisms", "words": words}),
             Kind::Word(words) => json!({"kind": "word", "words": words}),
             Kind::Switch => json!({"kind": "switch"}),
