@@ -2,10 +2,12 @@
 #   stub   the stand-in for nixpkgs, with its crates
 #   tree   a copy of the repository, possibly broken
 #   good   the packages of the unbroken repository, for cases in which a compiler has nothing to say
+#   readme a folder with the README's own examples: nixos.nix, home-manager.nix
 {
   stub,
   tree,
   good ? { },
+  readme ? null,
   system ? builtins.currentSystem,
 }:
 let
@@ -118,6 +120,43 @@ let
         ln -s ${files.${file}.source} "$out/${file}"
       '') (lib.attrNames files)
     );
+
+  # Stand-ins for the systems that the templates and the README's examples are for.
+    rim = {
+      options = lib.genAttrs [ "nixpkgs" "system" ] (
+        _: lib.mkOption { type = lib.types.unspecified; }
+      );
+    };
+    homeRim.options.home = lib.genAttrs [ "username" "stateVersion" ] (
+      _: lib.mkOption { type = lib.types.str; }
+    );
+    stand-in = {
+      outPath = nixpkgs;
+      lib = lib // {
+        nixosSystem =
+          { modules }:
+          evaluate (pkgsWith allowed) (
+            modules
+            ++ [
+              rims.nixos
+              rim
+            ]
+          );
+      };
+    };
+    claude-safe = {
+      nixosModules.default = root + "/nix/nixos.nix";
+      homeModules.default = root + "/nix/home-manager.nix";
+    };
+    home-manager.lib.homeManagerConfiguration =
+      { pkgs, modules }:
+      evaluate pkgs (
+        modules
+        ++ [
+          rims.home
+          homeRim
+        ]
+      );
 in
 {
   inherit (packages) claude-guard claude-safe-unwrapped;
@@ -159,44 +198,8 @@ in
       overlays = [ (final: _prev: import (root + "/nix/packages.nix") final) ];
     }).claude-safe;
 
-  # The templates, with stand-ins for the systems that they are for.
   templates =
     let
-      rim = {
-        options = lib.genAttrs [ "nixpkgs" "system" ] (
-          _: lib.mkOption { type = lib.types.unspecified; }
-        );
-      };
-      homeRim.options.home = lib.genAttrs [ "username" "stateVersion" ] (
-        _: lib.mkOption { type = lib.types.str; }
-      );
-      stand-in = {
-        outPath = nixpkgs;
-        lib = lib // {
-          nixosSystem =
-            { modules }:
-            evaluate (pkgsWith allowed) (
-              modules
-              ++ [
-                rims.nixos
-                rim
-              ]
-            );
-        };
-      };
-      claude-safe = {
-        nixosModules.default = root + "/nix/nixos.nix";
-        homeModules.default = root + "/nix/home-manager.nix";
-      };
-      home-manager.lib.homeManagerConfiguration =
-        { pkgs, modules }:
-        evaluate pkgs (
-          modules
-          ++ [
-            rims.home
-            homeRim
-          ]
-        );
       outputs =
         name:
         (import (root + "/nix/templates/${name}/flake.nix")).outputs {
@@ -209,6 +212,30 @@ in
     assert machine.zramSwap.enable;
     pkgs.runCommand "templates" { } ''
       grep -x CLAUDE_WATCHDOG_THRESHOLD_MB=8192 ${machine.environment.etc."claude-safe.conf".source}
+      grep -x CLAUDE_WATCHDOG_THRESHOLD_MB=8192 ${
+        someone.xdg.configFile."claude-safe/claude-safe.conf".source
+      }
+      test -x ${lib.head machine.environment.systemPackages}/bin/claude
+      test -x ${lib.head someone.home.packages}/bin/claude
+      touch $out
+    '';
+
+  # The README's examples. The second one is a module of a home that has the flake at hand.
+  readme =
+    let
+      example = name: import (/. + "${readme}/${name}");
+      machine =
+        ((example "nixos.nix").outputs {
+          nixpkgs = stand-in;
+          inherit claude-safe;
+        }).nixosConfigurations.HOST;
+      someone = evaluate (pkgsWith allowed) [
+        rims.home
+        (example "home-manager.nix" { inherit claude-safe; })
+      ];
+    in
+    assert machine.environment.etc == { };
+    pkgs.runCommand "readme" { } ''
       grep -x CLAUDE_WATCHDOG_THRESHOLD_MB=8192 ${
         someone.xdg.configFile."claude-safe/claude-safe.conf".source
       }
