@@ -237,6 +237,17 @@ pub fn find(search: &Search) -> Result<Client, NotFound> {
     Err(NotFound { explanation })
 }
 
+/// What typing `name` starts with this `PATH`.
+pub fn first_on_path(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    script::programs_on_path(OsStr::new(name), path).next()
+}
+
+/// Is it claude-safe, or a script that shows that it only starts claude-safe?
+pub fn starts_claude_safe(program: &Path, path: Option<&OsStr>) -> bool {
+    let chain = || examine(program, path).chain;
+    is_claude_safe(program) || chain().iter().any(|file| is_claude_safe(file))
+}
+
 fn loop_line(path: &Path) -> String {
     format!(
         "claude-safe: {} only starts claude-safe again, it is skipped",

@@ -12,6 +12,7 @@ mod hook;
 mod page;
 mod resident;
 mod sessions;
+mod shim;
 mod stats;
 mod status;
 mod style;
@@ -85,7 +86,7 @@ struct Answer {
 }
 
 /// Every command.
-pub(crate) static COMMANDS: [Command; 4] = [
+pub(crate) static COMMANDS: [Command; 5] = [
     Command {
         name: "config",
         verbs: &[],
@@ -101,6 +102,14 @@ pub(crate) static COMMANDS: [Command; 4] = [
         options: &[&JSON],
         help: "which client, guard and mechanisms are in force on this machine",
         run: doctor::run,
+    },
+    Command {
+        name: "shim",
+        verbs: &shim::VERBS,
+        takes_pid: false,
+        options: &[&shim::DIR, &shim::DRY_RUN, &JSON],
+        help: "whether typing claude starts claude-safe; makes it so, and undoes that",
+        run: shim::run,
     },
     Command {
         name: "stats",

@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -80,12 +80,28 @@ pub fn is_on_noexec_mount(file: &File) -> bool {
     answer.f_flag & libc::ST_NOEXEC != 0
 }
 
+/// Locks the folder or file behind `file` against everybody who asks for the same lock (flock(2)), until
+/// `file` is closed. `Ok(false)`: somebody else has it.
+///
+/// # Errors
+/// This file system has no locks.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    match rustix::fs::flock(super::fd::lend(file.as_fd()), operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(super::fd::error(errno)),
+    }
+}
+
 /// Whom a file must belong to, so that we act on what it says.
 ///
 /// Root is always trusted, and so is the user as whom we run. When that is root, nobody else is.
 #[derive(Clone, Debug)]
 pub struct Trust {
     uid: u32,
+    /// Whose write bits are refused.
+    others: u32,
     /// Folders from `/` down to this one are taken as they are.
     accepted_base: Option<PathBuf>,
 }
@@ -93,18 +109,23 @@ pub struct Trust {
 impl Trust {
     /// The rule for the user as whom this process runs.
     pub fn of_this_process() -> Trust {
-        Trust {
-            uid: own_ids().euid,
-            accepted_base: None,
-        }
+        Trust::of_uid(own_ids().euid)
     }
 
     /// The rule for another user: what `claude-safectl` would say for them, and for tests.
     pub fn of_uid(uid: u32) -> Trust {
         Trust {
             uid,
+            others: 0o022,
             accepted_base: None,
         }
+    }
+
+    /// Lets groups write: no more is asked of a folder than of those that are on `PATH` already, and
+    /// where users have a group of their own, `~/.local` is often writable for it.
+    pub fn accepting_groups(mut self) -> Trust {
+        self.others = 0o002;
+        self
     }
 
     /// Takes `base` and the folders above it on faith. For tests, which live below a world-writable
@@ -131,7 +152,7 @@ impl Trust {
             });
         }
         // The sticky bit of a /tmp-like folder does not count here, see trusted_open.
-        if metadata.mode() & 0o022 != 0 {
+        if metadata.mode() & self.others != 0 {
             return Err(Distrust::OthersMayWrite {
                 path: path.to_path_buf(),
                 is_folder: metadata.is_dir(),
@@ -167,6 +188,8 @@ pub enum Distrust {
     },
     /// Not a regular file.
     NotRegular,
+    /// Not a folder.
+    NotFolder,
     /// More than 40 symlinks on the way.
     TooManyLinks,
     /// It can't be read.
@@ -195,6 +218,7 @@ impl fmt::Display for Distrust {
                 write!(out, "{what}{shown} can be written by {who} (mode {mode:o})")
             }
             Distrust::NotRegular => write!(out, "it is not a regular file"),
+            Distrust::NotFolder => write!(out, "it is not a folder"),
             Distrust::TooManyLinks => write!(out, "too many symlinks on the way to it"),
             Distrust::Unreadable(error) => write!(out, "it can't be read: {error}"),
         }
@@ -214,6 +238,29 @@ const MAX_LINKS: usize = 40;
 /// writable for its *group* only: that is `/nix/store` (1775, the group of the builders), where the
 /// file that home-manager links to lies with nothing above it. Its name can't be taken over, for the same reason.
 pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
+    match walk(path, trust)? {
+        Walked::ToFile(file) => open_and_judge(&file, trust),
+        Walked::ToFolder(_) => Err(Distrust::NotRegular),
+    }
+}
+
+/// Judges the folder at `path` and every folder on the way to it, as [`trusted_open`] does. `Some`: only
+/// what is a folder or link of a trusted owner is safe in it, and this is why nothing else is.
+pub fn judge_way(path: &Path, trust: &Trust) -> Result<Option<Distrust>, Distrust> {
+    match walk(path, trust)? {
+        Walked::ToFolder(sticky) => Ok(sticky),
+        Walked::ToFile(_) => Err(Distrust::NotFolder),
+    }
+}
+
+/// Where a path leads, its way judged: to a folder like `/tmp` (`Some`), any other folder, or something in
+/// a folder.
+enum Walked {
+    ToFolder(Option<Distrust>),
+    ToFile(PathBuf),
+}
+
+fn walk(path: &Path, trust: &Trust) -> Result<Walked, Distrust> {
     if !path.is_absolute() {
         return Err(Distrust::NotAbsolute);
     }
@@ -254,12 +301,12 @@ pub fn trusted_open(path: &Path, trust: &Trust) -> Result<File, Distrust> {
         } else if let Some(distrust) = sticky {
             return Err(distrust);
         } else if to_walk.is_empty() {
-            return open_and_judge(&next, trust);
+            return Ok(Walked::ToFile(next));
         } else {
             return Err(Distrust::Missing);
         }
     }
-    Err(Distrust::NotRegular)
+    Ok(Walked::ToFolder(sticky))
 }
 
 /// The names in `path`, with `..` as it is written: it means the folder above the *resolved* one.
@@ -517,6 +564,47 @@ mod tests {
                 Err(Distrust::OthersMayWrite { .. })
             ));
         }
+    }
+
+    #[test]
+    fn a_folder_is_judged_as_a_file_is_and_groups_may_be_let_in() {
+        let scratch = Scratch::new();
+        let file = scratch.write("top/inner/file", "");
+        let (top, inner) = (scratch.path().join("top"), scratch.path().join("top/inner"));
+        chmod(&inner, 0o755);
+        let strict = ours(&scratch);
+        let lenient = ours(&scratch).accepting_groups();
+        for (mode, strictly, leniently) in [
+            (0o755, true, true),
+            (0o775, false, true),
+            (0o757, false, false),
+            (0o777, false, false),
+        ] {
+            chmod(&top, mode);
+            assert_eq!(judge_way(&inner, &strict).is_ok(), strictly, "{mode:o}");
+            assert_eq!(judge_way(&inner, &lenient).is_ok(), leniently, "{mode:o}");
+        }
+        chmod(&top, 0o1777);
+        assert!(matches!(judge_way(&inner, &strict), Ok(None)));
+        let sticky = judge_way(&top, &strict).unwrap();
+        assert!(matches!(sticky, Some(Distrust::OthersMayWrite { .. })));
+        assert!(matches!(
+            judge_way(&file, &strict),
+            Err(Distrust::OthersMayWrite { .. } | Distrust::NotFolder)
+        ));
+        let missing = judge_way(&inner.join("none"), &strict);
+        assert!(matches!(missing, Err(Distrust::Missing)));
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_and_ends_with_the_file() {
+        let scratch = Scratch::new();
+        let open = || File::open(scratch.path()).unwrap();
+        let first = open();
+        assert!(try_lock(&first).unwrap());
+        assert!(!try_lock(&open()).unwrap());
+        drop(first);
+        assert!(try_lock(&open()).unwrap());
     }
 
     #[test]

@@ -1,0 +1,408 @@
+//! The lines in a start file that put the shim folder first on `PATH`, between two markers.
+//!
+//! Works on the bytes of a file, in whatever encoding. The first marker holds a checksum, and what
+//! putting the block in took beside the block: taking it out gives back every byte. Never takes out
+//! a block that somebody has edited: what was written into it would be lost.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Every line of ours that begins or ends a block has one of these.
+const BEGIN: &[u8] = b">>> claude-safe shim";
+const END: &[u8] = b"<<< claude-safe shim";
+
+const LAST_LINE: &[u8] = b"# <<< claude-safe shim <<<\n";
+
+/// The file did not end in a newline: one was put in ahead of the block.
+const NEWLINE_ADDED: &[u8] = b"+newline";
+/// The file was not there.
+const FILE_MADE: &[u8] = b"+file";
+
+/// Whose language a start file is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// sh, dash, bash, ksh, zsh.
+    Posix,
+    Fish,
+}
+
+/// A block that is as it was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// What it puts first on `PATH`.
+    pub(super) folder: PathBuf,
+    /// Whether nothing stands behind it that could put another folder first.
+    pub(super) is_last: bool,
+}
+
+/// A file without its block.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Without {
+    /// What is left. `None`: no file, it was made for the block.
+    pub(super) content: Option<Vec<u8>>,
+    /// The block that was in it.
+    pub(super) block: Option<Block>,
+}
+
+/// Markers between which nothing is to be touched, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    line: usize,
+    what: &'static str,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "line {}: {}", self.line, self.what)
+    }
+}
+
+/// `content` with a block for `folder` at its end, wherever one was before.
+pub(super) fn put(
+    content: Option<&[u8]>,
+    folder: &Path,
+    syntax: Syntax,
+) -> Result<Vec<u8>, Damage> {
+    let content = match content {
+        Some(content) => take(content)?.content,
+        None => None,
+    };
+    let note = match &content {
+        None => FILE_MADE,
+        Some(content) if !content.is_empty() && !content.ends_with(b"\n") => NEWLINE_ADDED,
+        Some(_) => b"",
+    };
+    let mut whole = content.unwrap_or_default();
+    if note == NEWLINE_ADDED {
+        whole.push(b'\n');
+    }
+    let body = body(folder, syntax);
+    whole.extend(first_line(note, &body));
+    whole.extend(body);
+    whole.extend(LAST_LINE);
+    Ok(whole)
+}
+
+/// `content` without a block.
+pub(super) fn take(content: &[u8]) -> Result<Without, Damage> {
+    let damage = |line: usize, what| Err(Damage { line, what });
+    let (mut begin, mut end, mut at) = (None, None, 0);
+    for (index, line) in content.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let number = index + 1;
+        if has(line, BEGIN) {
+            if begin.is_some() {
+                return damage(number, "a second block of claude-safe begins");
+            }
+            begin = Some((number, at, line));
+        }
+        if has(line, END) {
+            if begin.is_none() || end.is_some() {
+                return damage(number, "a block of claude-safe ends that did not begin");
+            }
+            end = Some((at, line));
+        }
+        at += line.len();
+    }
+    let Some((number, begins_at, begin)) = begin else {
+        return Ok(Without {
+            content: Some(content.to_vec()),
+            block: None,
+        });
+    };
+    let Some((ends_at, end)) = end else {
+        return damage(number, "a block of claude-safe begins that does not end");
+    };
+    // One line with both markers leaves no room for anything between them.
+    let body = content.get(begins_at + begin.len()..ends_at).unwrap_or(b"");
+    let notes = [b"", NEWLINE_ADDED, FILE_MADE];
+    let note = notes
+        .into_iter()
+        .find(|note| begin == first_line(note, body));
+    let (Some(note), LAST_LINE, Some(folder)) = (note, end, folder_of(body)) else {
+        return damage(number, "the block of claude-safe here was edited");
+    };
+    let mut before = &content[..begins_at];
+    let behind = &content[ends_at + LAST_LINE.len()..];
+    if note == NEWLINE_ADDED && behind.is_empty() {
+        // Lines that came behind the block later on need that newline.
+        before = before.strip_suffix(b"\n").unwrap_or(before);
+    }
+    let left = [before, behind].concat();
+    Ok(Without {
+        content: (note != FILE_MADE || !left.is_empty()).then_some(left),
+        block: Some(Block {
+            folder,
+            is_last: behind.trim_ascii().is_empty(),
+        }),
+    })
+}
+
+fn has(line: &[u8], marker: &[u8]) -> bool {
+    memchr::memmem::find(line, marker).is_some()
+}
+
+fn first_line(note: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut line = format!("# >>> claude-safe shim {:08x}", checksum(note, body)).into_bytes();
+    line.extend(note);
+    line.extend(b" >>>\n");
+    line
+}
+
+/// FNV-1a: against mistakes, not against somebody who wants to deceive.
+fn checksum(note: &[u8], body: &[u8]) -> u32 {
+    let step = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    note.iter().chain(body).fold(0x811c_9dc5, step)
+}
+
+/// The second line of every body is `# FOLDER`, so that any version of us finds it.
+fn folder_of(body: &[u8]) -> Option<PathBuf> {
+    let line = body.split(|byte| *byte == b'\n').nth(1)?;
+    let folder = line.strip_prefix(b"# ")?;
+    Some(PathBuf::from(OsStr::from_bytes(folder)))
+}
+
+/// What stands between the markers. Any number of times in any order of files it leaves the folder on
+/// `PATH` once, and first. Nothing of it fails under `set -eu`, and without the folder it does nothing.
+fn body(folder: &Path, syntax: Syntax) -> Vec<u8> {
+    let text: &[&[u8]] = match syntax {
+        Syntax::Posix => &[
+            b"_cs=",
+            b"
+if [ -x \"$_cs/claude\" ]; then
+  _csp=\":${PATH-}:\"
+  while case $_csp in *\":$_cs:\"*) ;; *) false ;; esac; do
+    _csp=${_csp%%\":$_cs:\"*}:${_csp#*\":$_cs:\"}
+  done
+  _csp=${_csp#:}
+  _csp=${_csp%:}
+  PATH=$_cs${_csp:+:$_csp}
+  export PATH
+fi
+unset _cs _csp
+",
+        ],
+        Syntax::Fish => &[
+            b"set -l _cs ",
+            b"
+if test -x $_cs/claude
+  while set -l _csi (contains -i -- $_cs $PATH)
+    set -e PATH[$_csi]
+  end
+  set -gx PATH $_cs $PATH
+end
+",
+        ],
+    };
+    [
+        b"# `claude-safectl shim remove` takes this block out. It puts first on PATH:\n# ",
+        folder.as_os_str().as_bytes(),
+        b"\n",
+        text[0],
+        &quoted(folder, syntax),
+        text[1],
+    ]
+    .concat()
+}
+
+/// The one line for somebody who has to do it by hand.
+pub(super) fn by_hand(folder: &Path, syntax: Syntax) -> String {
+    let quoted = quoted(folder, syntax);
+    let folder = String::from_utf8_lossy(&quoted);
+    match syntax {
+        Syntax::Posix => format!("export PATH={folder}:\"$PATH\""),
+        Syntax::Fish => format!("set -gx PATH {folder} $PATH"),
+    }
+}
+
+fn quoted(folder: &Path, syntax: Syntax) -> Vec<u8> {
+    let mut text = vec![b'\''];
+    for byte in folder.as_os_str().as_bytes() {
+        match (byte, syntax) {
+            (b'\'', Syntax::Posix) => text.extend(b"'\\''"),
+            (b'\'' | b'\\', Syntax::Fish) => text.extend([b'\\', *byte]),
+            _ => text.push(*byte),
+        }
+    }
+    text.push(b'\'');
+    text
+}
+
+/// What changes from `old` to `new`, as a diff without context; empty if nothing does.
+pub(super) fn diff(name: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> String {
+    let lines = |content: Option<&[u8]>| -> Vec<String> {
+        let lines = content
+            .unwrap_or(b"")
+            .split_inclusive(|byte| *byte == b'\n');
+        lines
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
+    };
+    if old == new {
+        return String::new();
+    }
+    let (old_lines, new_lines) = (lines(old), lines(new));
+    let both = old_lines.iter().zip(&new_lines);
+    let same_first = both.take_while(|(a, b)| a == b).count();
+    let both = old_lines[same_first..].iter().rev();
+    let both = both.zip(new_lines[same_first..].iter().rev());
+    let same_last = both.take_while(|(a, b)| a == b).count();
+    let file = |content: Option<&[u8]>| content.map_or("/dev/null", |_| name).to_owned();
+    let mut text = format!("--- {}\n+++ {}\n", file(old), file(new));
+    let mut hunk = String::new();
+    let mut places = Vec::new();
+    for (sign, lines) in [('-', &old_lines), ('+', &new_lines)] {
+        let changed = &lines[same_first..lines.len() - same_last];
+        // A part without a line is named by the line ahead of it.
+        let from = same_first + usize::from(!changed.is_empty());
+        places.push(format!("{sign}{from},{}", changed.len()));
+        for line in changed {
+            hunk.push(sign);
+            hunk.push_str(line);
+            if !line.ends_with('\n') {
+                hunk.push_str("\n\\ No newline at end of file\n");
+            }
+        }
+    }
+    text.push_str(&format!("@@ {} @@\n{hunk}", places.join(" ")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDER: &str = "/home/u/.local/share/claude-safe/bin";
+
+    fn put_in(content: &[u8], folder: &str) -> Vec<u8> {
+        put(Some(content), Path::new(folder), Syntax::Posix).unwrap()
+    }
+
+    #[test]
+    fn what_was_put_in_is_taken_out_to_the_byte() {
+        let long = b"x".repeat(100_000);
+        for content in [
+            &b""[..],
+            b"\n",
+            b"export A=1\n",
+            b"no newline at the end",
+            b"a\r\nb\r\n",
+            b"a\r\nb",
+            b"\xff\xfe\x00 not text \x80",
+            b"continued \\\n",
+            b"\n\n\n",
+            &long,
+        ] {
+            for syntax in [Syntax::Posix, Syntax::Fish] {
+                let folder = Path::new(FOLDER);
+                let with = put(Some(content), folder, syntax).unwrap();
+                assert!(with.starts_with(content));
+                let again = put(Some(&with), folder, syntax).unwrap();
+                assert_eq!(again, with, "a second time changes nothing");
+                let without = take(&with).unwrap();
+                assert_eq!(without.content.as_deref(), Some(content));
+                let block = without.block.unwrap();
+                assert_eq!((block.folder.as_path(), block.is_last), (folder, true));
+                assert_eq!(take(content).unwrap().block, None);
+            }
+        }
+        let made = put(None, Path::new(FOLDER), Syntax::Fish).unwrap();
+        assert_eq!(take(&made).unwrap().content, None);
+        assert_eq!(
+            put(Some(&made), Path::new(FOLDER), Syntax::Fish).unwrap(),
+            made
+        );
+        // It has become the user's file.
+        let used = [b"mine\n", &made[..]].concat();
+        assert_eq!(take(&used).unwrap().content.unwrap(), b"mine\n");
+    }
+
+    #[test]
+    fn a_block_that_is_no_longer_last_moves_to_the_end() {
+        for start in [&b"first\n"[..], b"first"] {
+            let with = [&put_in(start, FOLDER)[..], b"later\n"].concat();
+            assert!(!take(&with).unwrap().block.unwrap().is_last);
+            let moved = put_in(&with, FOLDER);
+            assert!(moved.starts_with(b"first\nlater\n# >>> claude-safe shim "));
+            assert!(take(&moved).unwrap().block.unwrap().is_last);
+            assert_eq!(take(&moved).unwrap().content.unwrap(), b"first\nlater\n");
+        }
+        let blank = [&put_in(b"first\n", FOLDER)[..], b" \n"].concat();
+        assert!(take(&blank).unwrap().block.unwrap().is_last);
+    }
+
+    #[test]
+    fn another_folder_takes_the_place_of_the_first() {
+        let with = put_in(&put_in(b"a", FOLDER), "/other");
+        assert_eq!(
+            take(&with).unwrap().block.unwrap().folder,
+            Path::new("/other")
+        );
+        assert_eq!(take(&with).unwrap().content.unwrap(), b"a");
+    }
+
+    #[test]
+    fn markers_that_were_tampered_with_are_named_by_line_and_nothing_is_touched() {
+        let good = String::from_utf8(put_in(b"one\ntwo", FOLDER)).unwrap();
+        let marker = good.lines().nth(2).unwrap().to_owned() + "\n";
+        let last = String::from_utf8(LAST_LINE.to_vec()).unwrap();
+        let twice = [good.clone(), good.clone()].concat();
+        for (text, says) in [
+            (
+                good.replace(&last, ""),
+                "line 3: a block of claude-safe begins that does not end",
+            ),
+            (good.replace(&marker, ""), "ends that did not begin"),
+            (twice, "a second block"),
+            (format!("{good}{last}"), "ends that did not begin"),
+            (
+                format!("{last}{good}"),
+                "line 1: a block of claude-safe ends",
+            ),
+            (
+                good.replace("  export PATH", "  export PATH MINE=1"),
+                "line 3: the block of claude-safe here was edited",
+            ),
+            (good.replace(FOLDER, "/other"), "edited"),
+            (good.replace("+newline", ""), "edited"),
+            (good.replace("+newline", "+file"), "edited"),
+            (good.replace(&marker, &format!("  {marker}")), "edited"),
+            (good.replace('\n', "\r\n"), "edited"),
+            (good.trim_end().to_owned(), "edited"),
+            (
+                good.replace(&last, &format!("{} export A=1\n", last.trim_end())),
+                "edited",
+            ),
+            (
+                "# >>> claude-safe shim <<< claude-safe shim".to_owned(),
+                "edited",
+            ),
+        ] {
+            let damage = take(text.as_bytes()).unwrap_err().to_string();
+            assert!(damage.contains(says), "{damage}: {text}");
+            let put = put(Some(text.as_bytes()), Path::new(FOLDER), Syntax::Posix);
+            assert_eq!(put.unwrap_err().to_string(), damage);
+        }
+    }
+
+    #[test]
+    fn a_diff_shows_what_changes_and_no_more() {
+        assert_eq!(diff("f", Some(b"a\n"), Some(b"a\n")), "");
+        for (old, new, hunk) in [
+            (&b"a\nb\n"[..], &b"a\nb\nc\n"[..], "@@ -2,0 +3,1 @@\n+c\n"),
+            (b"a\nb\nc\n", b"a\nc\n", "@@ -2,1 +1,0 @@\n-b\n"),
+            (b"a\nb\na\n", b"a\na\n", "@@ -2,1 +1,0 @@\n-b\n"),
+            (
+                b"a",
+                b"a\nb\n",
+                "@@ -1,1 +1,2 @@\n-a\n\\ No newline at end of file\n+a\n+b\n",
+            ),
+        ] {
+            let whole = format!("--- f\n+++ f\n{hunk}");
+            assert_eq!(diff("f", Some(old), Some(new)), whole);
+        }
+        let made = "--- /dev/null\n+++ f\n@@ -0,0 +1,1 @@\n+a\n";
+        assert_eq!(diff("f", None, Some(b"a\n")), made);
+        assert!(diff("f", Some(b"a\n"), None).starts_with("--- f\n+++ /dev/null\n"));
+    }
+}
