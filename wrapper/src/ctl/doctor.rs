@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::page::range_of;
+use super::shim::typed_on;
 use super::style::{Style, Tone, columns};
 use super::{Answer, Request, exit};
 use crate::client::capabilities::Capabilities;
@@ -131,6 +132,8 @@ struct Report {
     knows: Option<Capabilities>,
     guard: GuardFile,
     kernel: Kernel,
+    /// What typing `claude` starts, and whether that is claude-safe.
+    typed: Option<(PathBuf, bool)>,
 }
 
 impl Report {
@@ -160,6 +163,17 @@ impl Report {
             client,
             guard,
             kernel: Kernel::probe(Path::new("/proc")),
+            typed: typed_on(std::env::var_os("PATH").as_deref()),
+        }
+    }
+
+    /// A note, not a fault: whoever types `claude-safe` needs nothing else.
+    fn typed_in_words(&self) -> String {
+        let remedy = "`claude-safectl shim install` makes it claude-safe";
+        match &self.typed {
+            Some((path, true)) => format!("{}, which is claude-safe", path.display()),
+            Some((path, false)) => format!("{}, without claude-safe; {remedy}", path.display()),
+            None => format!("nothing; {remedy}"),
         }
     }
 
@@ -341,6 +355,10 @@ impl Report {
             ),
         }
         section(
+            "drop-in",
+            &[row("typing claude starts", self.typed_in_words())],
+        );
+        section(
             "guard",
             &[
                 row("library", self.guard_file_in_words()),
@@ -443,6 +461,10 @@ impl Report {
             .and_then(|memory| memory.limited_by.as_ref());
         json!({
             "client": client,
+            "drop_in": {
+                "claude": self.typed.as_ref().map(|(path, _)| path.to_string_lossy()),
+                "is_claude_safe": self.typed.as_ref().is_some_and(|(_, is_it)| *is_it),
+            },
             "guard": { "library": library, "effect": self.guard_effect(), "reach": self.guard_reach() },
             "memory": {
                 "bytes": self.memory.as_ref().map(|memory| memory.bytes),
@@ -519,6 +541,7 @@ mod tests {
                 needs_link: false,
             },
             kernel: Kernel::probe(Path::new("/proc")),
+            typed: None,
         }
     }
 
@@ -668,6 +691,37 @@ mod tests {
             let [.., tier_2] = report.tiers();
             assert_eq!(tier_2.in_force, Vec::<String>::new());
             assert_eq!(tier_2.not_in_force.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_typing_claude_starts_is_told_with_the_remedy() {
+        for (typed, says, json) in [
+            (
+                None,
+                "nothing; `claude-safectl shim install`",
+                json!([null, false]),
+            ),
+            (
+                Some((PathBuf::from("/x/claude"), false)),
+                "/x/claude, without claude-safe; `claude-safectl shim install`",
+                json!(["/x/claude", false]),
+            ),
+            (
+                Some((PathBuf::from("/y/claude"), true)),
+                "/y/claude, which is claude-safe\n",
+                json!(["/y/claude", true]),
+            ),
+        ] {
+            let mut report = report(true, &[], NEW_CLIENT);
+            report.typed = typed;
+            let words = report.in_words(Style::default());
+            assert!(
+                words.contains(&format!("typing claude starts  {says}")),
+                "{words}"
+            );
+            let told = &report.in_json()["drop_in"];
+            assert_eq!(json!([told["claude"], told["is_claude_safe"]]), json);
         }
     }
 

@@ -27,7 +27,7 @@ mod block;
 mod shells;
 mod start_file;
 
-use block::{Block, Syntax, by_hand, diff, put, take};
+use block::{Block, Left, Syntax, by_hand, diff, put, take};
 use shells::Shells;
 use start_file::StartFile;
 
@@ -302,15 +302,17 @@ fn install(user: &User, report: &mut Report<'_>) {
     for candidate in wanted.filter(|candidate| candidate.is_wanted) {
         let (path, syntax) = (&candidate.path, candidate.syntax);
         let changed = StartFile::read(path).and_then(|file| {
-            let damage = |damage: block::Damage| damage.to_string();
-            let content = put(file.content(), &user.folder, syntax).map_err(damage)?;
-            let had_block = file
-                .content()
-                .is_some_and(|content| take(content).is_ok_and(|without| without.block.is_some()));
-            let what = match file.content() {
+            let old = file.content();
+            let found = match old {
+                Some(old) => Left::Content(old.to_vec()),
+                None => Left::NoFile(file.missing_folders()),
+            };
+            let had_block = |old| take(old).is_ok_and(|without| without.block.is_some());
+            let content = put(found, &user.folder, syntax).map_err(|damage| damage.to_string())?;
+            let what = match old {
                 None => "made",
                 Some(old) if old == content => "unchanged",
-                Some(_) if had_block => "renewed",
+                Some(old) if had_block(old) => "renewed",
                 Some(_) => "added to",
             };
             change(&file, Some(&content), path, report)?;
@@ -430,14 +432,17 @@ fn remove(user: &User, report: &mut Report<'_>) {
         };
         found_any = true;
         folders.push(folder);
-        let left = without.content.as_deref();
-        match change(&file, left, path, report) {
-            Ok(()) if left.is_some() => report.line("taken out", path),
-            Ok(()) => {
+        match (
+            change(&file, without.left.content(), path, report),
+            without.left,
+        ) {
+            (Err(reason), _) => report.trouble("refused", path, &reason),
+            (Ok(()), Left::Content(_)) => report.line("taken out", path),
+            (Ok(()), Left::NoFile(folders)) => {
                 report.line("removed", path);
-                remove_if_empty(path.parent(), report);
+                let above = path.ancestors().skip(1);
+                remove_if_empty(above.take(folders.into()), report);
             }
-            Err(reason) => report.trouble("refused", path, &reason),
         }
     }
     folders.sort();
@@ -450,7 +455,9 @@ fn remove(user: &User, report: &mut Report<'_>) {
                 let gone = report.is_dry || fs::remove_file(&claude).is_ok();
                 if gone {
                     report.line("removed", &claude);
-                    remove_if_empty(Some(&folder), report);
+                    let in_home = |at: &&Path| at.starts_with(&user.home) && *at != user.home;
+                    let above = folder.ancestors().skip(1).take_while(in_home);
+                    remove_if_empty(std::iter::once(&*folder).chain(above), report);
                 } else {
                     report.trouble("refused", &claude, "it can't be removed");
                 }
@@ -470,18 +477,9 @@ fn remove(user: &User, report: &mut Report<'_>) {
     }
 }
 
-/// Removes the folder, and those above it up to the user's home, as far as they are empty.
-fn remove_if_empty(folder: Option<&Path>, report: &Report<'_>) {
-    if report.is_dry {
-        return;
-    }
-    let ancestors = folder.into_iter().flat_map(Path::ancestors);
-    for (depth, folder) in ancestors.enumerate() {
-        let is_in_home = folder.starts_with(report.home) && folder != report.home;
-        if (depth > 0 && !is_in_home) || fs::remove_dir(folder).is_err() {
-            return;
-        }
-    }
+/// Removes these folders, each in the one before, up to the first that is not empty.
+fn remove_if_empty<'a>(mut folders: impl Iterator<Item = &'a Path>, report: &Report<'_>) {
+    let _ = report.is_dry || folders.any(|folder| fs::remove_dir(folder).is_err());
 }
 
 /// What typing `claude` starts, and whether that is claude-safe.

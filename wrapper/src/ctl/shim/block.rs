@@ -14,10 +14,33 @@ const END: &[u8] = b"<<< claude-safe shim";
 
 const LAST_LINE: &[u8] = b"# <<< claude-safe shim <<<\n";
 
-/// The file did not end in a newline: one was put in ahead of the block.
-const NEWLINE_ADDED: &[u8] = b"+newline";
-/// The file was not there.
-const FILE_MADE: &[u8] = b"+file";
+/// What putting the block in took beside the block, as the first marker has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Added {
+    Nothing,
+    /// The file did not end in a newline.
+    Newline,
+    /// The file was not there, nor so many folders above it.
+    File(u8),
+}
+
+impl Added {
+    fn word(self) -> String {
+        match self {
+            Added::Nothing => String::new(),
+            Added::Newline => "+newline".to_owned(),
+            Added::File(folders) => format!("+file+{folders}"),
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Added> {
+        match word {
+            "" => Some(Added::Nothing),
+            "+newline" => Some(Added::Newline),
+            _ => word.strip_prefix("+file+")?.parse().ok().map(Added::File),
+        }
+    }
+}
 
 /// Whose language a start file is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +62,27 @@ pub(super) struct Block {
 /// A file without its block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Without {
-    /// What is left. `None`: no file, it was made for the block.
-    pub(super) content: Option<Vec<u8>>,
+    /// What is left.
+    pub(super) left: Left,
     /// The block that was in it.
     pub(super) block: Option<Block>,
+}
+
+/// What is left of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Content(Vec<u8>),
+    /// No file: it was made for the block, and so many folders above it.
+    NoFile(u8),
+}
+
+impl Left {
+    pub(super) fn content(&self) -> Option<&[u8]> {
+        match self {
+            Left::Content(content) => Some(content),
+            Left::NoFile(_) => None,
+        }
+    }
 }
 
 /// Markers between which nothing is to be touched, and why.
@@ -58,27 +98,24 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// `content` with a block for `folder` at its end, wherever one was before.
-pub(super) fn put(
-    content: Option<&[u8]>,
-    folder: &Path,
-    syntax: Syntax,
-) -> Result<Vec<u8>, Damage> {
-    let content = match content {
-        Some(content) => take(content)?.content,
-        None => None,
+/// `found` with a block for `folder` at its end, wherever one was before.
+pub(super) fn put(found: Left, folder: &Path, syntax: Syntax) -> Result<Vec<u8>, Damage> {
+    let left = match found {
+        Left::Content(content) => take(&content)?.left,
+        Left::NoFile(_) => found,
     };
-    let note = match &content {
-        None => FILE_MADE,
-        Some(content) if !content.is_empty() && !content.ends_with(b"\n") => NEWLINE_ADDED,
-        Some(_) => b"",
+    let (mut whole, added) = match left {
+        Left::NoFile(folders) => (Vec::new(), Added::File(folders)),
+        Left::Content(content) if content.is_empty() || content.ends_with(b"\n") => {
+            (content, Added::Nothing)
+        }
+        Left::Content(mut content) => {
+            content.push(b'\n');
+            (content, Added::Newline)
+        }
     };
-    let mut whole = content.unwrap_or_default();
-    if note == NEWLINE_ADDED {
-        whole.push(b'\n');
-    }
     let body = body(folder, syntax);
-    whole.extend(first_line(note, &body));
+    whole.extend(first_line(added, &body));
     whole.extend(body);
     whole.extend(LAST_LINE);
     Ok(whole)
@@ -106,7 +143,7 @@ pub(super) fn take(content: &[u8]) -> Result<Without, Damage> {
     }
     let Some((number, begins_at, begin)) = begin else {
         return Ok(Without {
-            content: Some(content.to_vec()),
+            left: Left::Content(content.to_vec()),
             block: None,
         });
     };
@@ -115,26 +152,24 @@ pub(super) fn take(content: &[u8]) -> Result<Without, Damage> {
     };
     // One line with both markers leaves no room for anything between them.
     let body = content.get(begins_at + begin.len()..ends_at).unwrap_or(b"");
-    let notes = [b"", NEWLINE_ADDED, FILE_MADE];
-    let note = notes
-        .into_iter()
-        .find(|note| begin == first_line(note, body));
-    let (Some(note), LAST_LINE, Some(folder)) = (note, end, folder_of(body)) else {
+    let added = added_of(begin).filter(|added| begin == first_line(*added, body));
+    let (Some(added), LAST_LINE, Some(folder)) = (added, end, folder_of(body)) else {
         return damage(number, "the block of claude-safe here was edited");
     };
     let mut before = &content[..begins_at];
     let behind = &content[ends_at + LAST_LINE.len()..];
-    if note == NEWLINE_ADDED && behind.is_empty() {
+    if added == Added::Newline && behind.is_empty() {
         // Lines that came behind the block later on need that newline.
         before = before.strip_suffix(b"\n").unwrap_or(before);
     }
-    let left = [before, behind].concat();
+    let left = match (added, [before, behind].concat()) {
+        (Added::File(folders), left) if left.is_empty() => Left::NoFile(folders),
+        (_, left) => Left::Content(left),
+    };
+    let is_last = behind.trim_ascii().is_empty();
     Ok(Without {
-        content: (note != FILE_MADE || !left.is_empty()).then_some(left),
-        block: Some(Block {
-            folder,
-            is_last: behind.trim_ascii().is_empty(),
-        }),
+        left,
+        block: Some(Block { folder, is_last }),
     })
 }
 
@@ -142,17 +177,25 @@ fn has(line: &[u8], marker: &[u8]) -> bool {
     memchr::memmem::find(line, marker).is_some()
 }
 
-fn first_line(note: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut line = format!("# >>> claude-safe shim {:08x}", checksum(note, body)).into_bytes();
-    line.extend(note);
-    line.extend(b" >>>\n");
-    line
+const FIRST_LINE: &str = "# >>> claude-safe shim ";
+
+fn first_line(added: Added, body: &[u8]) -> Vec<u8> {
+    let added = added.word();
+    let checksum = checksum(added.as_bytes(), body);
+    format!("{FIRST_LINE}{checksum:08x}{added} >>>\n").into_bytes()
+}
+
+/// What a first marker says; whether its checksum is right is another question.
+fn added_of(line: &[u8]) -> Option<Added> {
+    let line = std::str::from_utf8(line).ok()?;
+    let word = line.strip_prefix(FIRST_LINE)?.get(8..)?;
+    Added::of_word(word.strip_suffix(" >>>\n")?)
 }
 
 /// FNV-1a: against mistakes, not against somebody who wants to deceive.
-fn checksum(note: &[u8], body: &[u8]) -> u32 {
+fn checksum(added: &[u8], body: &[u8]) -> u32 {
     let step = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    note.iter().chain(body).fold(0x811c_9dc5, step)
+    added.iter().chain(body).fold(0x811c_9dc5, step)
 }
 
 /// The second line of every body is `# FOLDER`, so that any version of us finds it.
@@ -274,8 +317,16 @@ mod tests {
 
     const FOLDER: &str = "/home/u/.local/share/claude-safe/bin";
 
+    fn is(content: &[u8]) -> Left {
+        Left::Content(content.to_vec())
+    }
+
     fn put_in(content: &[u8], folder: &str) -> Vec<u8> {
-        put(Some(content), Path::new(folder), Syntax::Posix).unwrap()
+        put(is(content), Path::new(folder), Syntax::Posix).unwrap()
+    }
+
+    fn left(content: &[u8]) -> Left {
+        take(content).unwrap().left
     }
 
     #[test]
@@ -295,26 +346,23 @@ mod tests {
         ] {
             for syntax in [Syntax::Posix, Syntax::Fish] {
                 let folder = Path::new(FOLDER);
-                let with = put(Some(content), folder, syntax).unwrap();
+                let with = put(is(content), folder, syntax).unwrap();
                 assert!(with.starts_with(content));
-                let again = put(Some(&with), folder, syntax).unwrap();
+                let again = put(is(&with), folder, syntax).unwrap();
                 assert_eq!(again, with, "a second time changes nothing");
                 let without = take(&with).unwrap();
-                assert_eq!(without.content.as_deref(), Some(content));
+                assert_eq!(without.left, is(content));
                 let block = without.block.unwrap();
                 assert_eq!((block.folder.as_path(), block.is_last), (folder, true));
                 assert_eq!(take(content).unwrap().block, None);
             }
         }
-        let made = put(None, Path::new(FOLDER), Syntax::Fish).unwrap();
-        assert_eq!(take(&made).unwrap().content, None);
-        assert_eq!(
-            put(Some(&made), Path::new(FOLDER), Syntax::Fish).unwrap(),
-            made
-        );
+        let folder = Path::new(FOLDER);
+        let made = put(Left::NoFile(2), folder, Syntax::Fish).unwrap();
+        assert_eq!(left(&made), Left::NoFile(2));
+        assert_eq!(put(is(&made), folder, Syntax::Fish).unwrap(), made);
         // It has become the user's file.
-        let used = [b"mine\n", &made[..]].concat();
-        assert_eq!(take(&used).unwrap().content.unwrap(), b"mine\n");
+        assert_eq!(left(&[b"mine\n", &made[..]].concat()), is(b"mine\n"));
     }
 
     #[test]
@@ -325,7 +373,7 @@ mod tests {
             let moved = put_in(&with, FOLDER);
             assert!(moved.starts_with(b"first\nlater\n# >>> claude-safe shim "));
             assert!(take(&moved).unwrap().block.unwrap().is_last);
-            assert_eq!(take(&moved).unwrap().content.unwrap(), b"first\nlater\n");
+            assert_eq!(left(&moved), is(b"first\nlater\n"));
         }
         let blank = [&put_in(b"first\n", FOLDER)[..], b" \n"].concat();
         assert!(take(&blank).unwrap().block.unwrap().is_last);
@@ -338,7 +386,7 @@ mod tests {
             take(&with).unwrap().block.unwrap().folder,
             Path::new("/other")
         );
-        assert_eq!(take(&with).unwrap().content.unwrap(), b"a");
+        assert_eq!(left(&with), is(b"a"));
     }
 
     #[test]
@@ -365,7 +413,7 @@ mod tests {
             ),
             (good.replace(FOLDER, "/other"), "edited"),
             (good.replace("+newline", ""), "edited"),
-            (good.replace("+newline", "+file"), "edited"),
+            (good.replace("+newline", "+file+0"), "edited"),
             (good.replace(&marker, &format!("  {marker}")), "edited"),
             (good.replace('\n', "\r\n"), "edited"),
             (good.trim_end().to_owned(), "edited"),
@@ -380,7 +428,7 @@ mod tests {
         ] {
             let damage = take(text.as_bytes()).unwrap_err().to_string();
             assert!(damage.contains(says), "{damage}: {text}");
-            let put = put(Some(text.as_bytes()), Path::new(FOLDER), Syntax::Posix);
+            let put = put(is(text.as_bytes()), Path::new(FOLDER), Syntax::Posix);
             assert_eq!(put.unwrap_err().to_string(), damage);
         }
     }

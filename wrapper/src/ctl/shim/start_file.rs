@@ -71,6 +71,13 @@ impl StartFile {
         self.content.as_deref()
     }
 
+    /// How many folders above it are not there either.
+    pub(super) fn missing_folders(&self) -> u8 {
+        let above = self.target.ancestors().skip(1);
+        let missing = above.take_while(|folder| !folder.exists()).count();
+        u8::try_from(missing).unwrap_or(u8::MAX)
+    }
+
     /// Why it must stay as it is.
     pub(super) fn must_stay(&self) -> Option<String> {
         if self.target.starts_with("/nix/store") {
