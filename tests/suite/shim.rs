@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use claude_safe_tests::pty::piped;
+use claude_safe_tests::pty::{detach, piped};
 use claude_safe_tests::{KillOnDrop, Sandbox, artifacts, wait_until};
 use serde_json::Value;
 
@@ -196,6 +196,8 @@ impl Home {
     fn in_shell(&self, start: Start, script: &str) -> Said {
         let mut command = self.command(Path::new("/usr/bin").join(start.0).as_path());
         command.args(start.1).arg(script);
+        // An interactive shell would take the terminal of the test run.
+        detach(&mut command);
         run(command)
     }
 
@@ -825,4 +827,241 @@ fn a_claude_in_the_folder_that_is_not_our_link_is_left_and_named() {
         fs::remove_file(&claude).unwrap();
     }
     assert!(!home.read(".profile").contains("claude-safe shim"));
+}
+
+/// A package below a folder of its own: the programs, the link of its shim folder.
+fn package(home: &Home) -> PathBuf {
+    let prefix = home.sandbox.file("prefix");
+    let script =
+        "mkdir -p \"$2/bin\" \"$2/lib/claude-safe/bin\" && cp \"$1\" \"$2/bin/claude-safe\" &&
+        ln -s claude-safe \"$2/bin/claude-safectl\" &&
+        ln -s ../../../bin/claude-safe \"$2/lib/claude-safe/bin/claude\" && chmod -R go-w \"$2\"";
+    let mut command = home.command(Path::new("/bin/sh"));
+    command
+        .args(["-c", script, "sh"])
+        .arg(&artifacts().claude_safe)
+        .arg(&prefix);
+    assert!(command.status().unwrap().success());
+    prefix
+}
+
+#[test]
+fn the_folder_of_a_package_is_used_as_it_is() {
+    let home = Home::of_debian();
+    let prefix = package(&home);
+    let folder = prefix.join("lib/claude-safe/bin");
+    let shim = |verb: &str| {
+        let mut command = home.command(&prefix.join("bin/claude-safectl"));
+        command.args(["shim", verb]);
+        run(command)
+    };
+    let before = home.everything();
+    let said = shim("install");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("-> ../../../bin/claude-safe"), "{said:?}");
+    assert!(!home.shim().exists());
+    let typed = home.in_shell(BASH[0], "command -v claude; claude -p x");
+    let claude = folder.join("claude");
+    let safe = prefix.join("bin/claude-safe");
+    let expected = format!("{}\n{}\n[1.0.1][-p][x]\n", claude.display(), safe.display());
+    assert_eq!((typed.out, typed.code), (expected, Some(7)));
+    let said = shim("remove");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        claude.is_symlink() && said.out.contains("it belongs to the package"),
+        "{said:?}"
+    );
+    assert_eq!(home.everything(), before);
+    // Somebody else could put another claude there.
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let said = shim("install");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let target = fs::read_link(home.shim().join("claude")).unwrap();
+    assert_eq!(target, safe);
+    // The name on PATH, which lasts: here as Nix would have it.
+    let profile = home.path("profile/bin");
+    fs::create_dir_all(&profile).unwrap();
+    symlink(&safe, profile.join("claude-safe")).unwrap();
+    let mut command = home.command(&prefix.join("bin/claude-safectl"));
+    command
+        .args(["shim", "install"])
+        .env("PATH", format!("{}:/usr/bin", profile.display()));
+    assert_eq!(run(command).code, Some(0));
+    let target = fs::read_link(home.shim().join("claude")).unwrap();
+    assert_eq!(target, profile.join("claude-safe"));
+}
+
+#[test]
+fn with_every_kind_of_shim_on_the_path_the_client_is_started_once_and_nothing_loops() {
+    let home = Home::of_debian();
+    home.install();
+    let own = home.shim();
+    let packaged = package(&home).join("lib/claude-safe/bin");
+    let copy = home.path("copy");
+    let script = home.path("script");
+    for (folder, text) in [
+        (&copy, "cp \"$1\" \"$2/claude\""),
+        (
+            &script,
+            "printf '#!/bin/sh\\nexec %s \"$@\"\\n' \"$1\" >\"$2/claude\" && chmod 755 \"$2/claude\"",
+        ),
+    ] {
+        fs::create_dir(folder).unwrap();
+        let mut command = home.command(Path::new("/bin/sh"));
+        command
+            .args(["-c", text, "sh"])
+            .arg(&artifacts().claude_safe)
+            .arg(folder);
+        assert!(command.status().unwrap().success());
+    }
+    let client = home.path(".local/bin");
+    let all = [&own, &packaged, &copy, &script];
+    for first in all {
+        for variable in ["CLAUDE_SAFE_X", "CLAUDE_SAFE_DISABLE"] {
+            let folders = [&[first, first][..], &all, &all, &[&client, first]].concat();
+            let path: Vec<_> = folders
+                .iter()
+                .map(|folder| folder.to_str().unwrap())
+                .collect();
+            let mut command = home.command(&first.join("claude"));
+            command
+                .args(["-p", "x"])
+                .env("PATH", format!("{}:/usr/bin:/bin", path.join(":")))
+                // A copy does not know where the guard is.
+                .env("CLAUDE_MALLOC_GUARD_LIB", "")
+                .env(variable, "1");
+            let said = run(command);
+            assert_eq!(said.code, Some(7), "{first:?} {said:?}");
+            assert_eq!(
+                said.out.matches("[1.0.1][-p][x]\n").count(),
+                1,
+                "{first:?} {said:?}"
+            );
+            assert_eq!(said.err, "", "{first:?}");
+        }
+    }
+    // No client at all: told, and no loop.
+    let mut command = home.command(&own.join("claude"));
+    let path = format!(
+        "{0}:{1}:{0}:/usr/bin:/bin",
+        own.display(),
+        packaged.display()
+    );
+    command.env("PATH", path).env("HOME", home.sandbox.tmp());
+    let said = run(command);
+    assert_eq!(said.code, Some(127), "{said:?}");
+    assert!(said.err.contains("no claude found"), "{said:?}");
+}
+
+#[test]
+fn status_and_doctor_tell_what_typing_claude_starts() {
+    let home = Home::of_debian();
+    let ctl = artifacts().claude_safectl.display();
+    let (code, status) = home.status();
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        (
+            &status["claude"],
+            &status["is_claude_safe"],
+            &status["new_login_shell"]
+        ),
+        (&Value::Null, &false.into(), &"no".into())
+    );
+    assert_eq!(status["start_files"][0]["state"], "no block");
+    // A new login shell: the client itself, and doctor has the remedy.
+    let doctor = |words: &str| home.in_shell(BASH[0], &format!("{ctl} {words}"));
+    let bare = doctor("doctor");
+    assert_eq!(bare.code, Some(0), "a note, no failure: {bare:?}");
+    assert!(
+        bare.out.contains("`claude-safectl shim install`"),
+        "{bare:?}"
+    );
+    let words = doctor("shim status");
+    assert_eq!(words.code, Some(1));
+    for part in [
+        "~/.local/bin/claude\n",
+        "does not start claude-safe",
+        "claude-safectl shim install",
+    ] {
+        assert!(words.out.contains(part), "{part}: {words:?}");
+    }
+
+    let said = home.install();
+    assert!(said.contains("in this one after:\nexport PATH='"), "{said}");
+    // Here nothing has changed yet; in a new one it has.
+    let (code, status) = home.status();
+    assert_eq!((code, &status["new_login_shell"]), (Some(1), &"yes".into()));
+    let words = home.shim_says(&["status"]);
+    assert!(words.out.contains("Open a new terminal"), "{}", words.out);
+    let words = doctor("shim status");
+    assert_eq!(words.code, Some(0));
+    for part in [
+        "typing claude here starts claude-safe",
+        "client       ~/.local/bin/claude\n",
+        "  block      ~/.bashrc\n",
+    ] {
+        assert!(words.out.contains(part), "{part}: {words:?}");
+    }
+    let told: Value = serde_json::from_str(&doctor("shim status --json").out).unwrap();
+    assert_eq!(told["claude"], home.shim().join("claude").to_str().unwrap());
+    assert_eq!(
+        told["client"],
+        home.path(".local/bin/claude").to_str().unwrap()
+    );
+    assert_eq!(told["login_shell"], "/bin/bash");
+    let told: Value = serde_json::from_str(&doctor("doctor --json").out).unwrap();
+    assert_eq!(told["drop_in"]["is_claude_safe"], true);
+    let with = doctor("doctor");
+    assert!(!with.out.contains("shim install"), "{with:?}");
+}
+
+#[test]
+fn what_a_folder_on_the_path_can_not_help_is_told() {
+    let home = Home::of_debian();
+    let own = home.read(".bashrc");
+    let alias = "alias claude=\"$HOME/.claude/local/claude\"\n";
+    home.write(".bashrc", format!("{alias}{own}"));
+    let said = home.install();
+    assert!(
+        said.contains("~/.bashrc, line 1: this alias goes past PATH"),
+        "{said}"
+    );
+    home.remove();
+    let mut command = home.shim_command(&["install"]);
+    command.env("SHELL", "/usr/bin/nu");
+    let said = run(command);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.out.contains("Your login shell is /usr/bin/nu"),
+        "{said:?}"
+    );
+    assert_eq!(
+        home.status().1["start_files"][0]["state"],
+        "block",
+        "the others are done"
+    );
+}
+
+#[test]
+fn words_that_make_no_sense_are_refused() {
+    let home = Home::new("/bin/sh");
+    let before = home.everything();
+    for words in [
+        &["install", "--json"][..],
+        &["remove", "--json"],
+        &["status", "--dry-run"],
+    ] {
+        assert_eq!(home.shim_says(words).code, Some(2), "{words:?}");
+    }
+    for words in [
+        &[][..],
+        &["dance"],
+        &["install", "--dir"],
+        &["install", "now"],
+    ] {
+        let said = run(home.shim_command(words));
+        assert_eq!(said.code, Some(2), "{words:?}");
+        assert!(said.err.contains("usage:"), "{words:?}");
+    }
+    assert_eq!(home.everything(), before);
 }
