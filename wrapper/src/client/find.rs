@@ -511,6 +511,29 @@ mod tests {
     }
 
     #[test]
+    fn however_many_shim_folders_there_are_and_however_often_the_client_is_behind_them() {
+        let mut world = World::new();
+        let ours = world.copy_of_us("usr/bin/claude-safe");
+        world.link("packaged/claude", Path::new("../usr/bin/claude-safe"));
+        world.link("own/claude", &ours);
+        world.link("stale/claude", Path::new("/no/longer/claude-safe"));
+        world.copy_of_us("copy/claude");
+        world.link("chain/claude", &world.scratch.path().join("own/claude"));
+        let real = world.script("p2/claude");
+        let shims = ["own", "packaged", "stale", "own", "copy", "chain", "chain"];
+        for first in shims {
+            let names = [&[first][..], &shims, &["p2"], &shims].concat();
+            let folders = names.iter().map(|name| world.scratch.path().join(name));
+            world.search.path = Some(std::env::join_paths(folders).unwrap());
+            assert_eq!(world.found(), real, "{first}");
+            assert_eq!(world.complaints(), Vec::<String>::new(), "{first}");
+            let typed = first_on_path("claude", world.search.path.as_deref()).unwrap();
+            assert!(starts_claude_safe(&typed, world.search.path.as_deref()));
+        }
+        assert!(!starts_claude_safe(&real, world.search.path.as_deref()));
+    }
+
+    #[test]
     fn a_shim_that_shows_that_it_leads_to_us_is_passed_over() {
         let world = World::new();
         let ours = world.copy_of_us("app/claude-safe");

@@ -1,7 +1,7 @@
 //! `claude-safectl`, the control plane: which commands there are, and what each one answers.
 //!
-//! Only here do `--help` and `--version` mean us; on `claude-safe` they belong to claude. Changes
-//! nothing on this machine; the hook writes into its session's own folder.
+//! Only here do `--help` and `--version` mean us; on `claude-safe` they belong to claude. Only `shim` changes
+//! anything on this machine, when asked to; the hook writes into its session's own folder.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -316,16 +316,17 @@ mod tests {
     #[test]
     fn each_command_and_option_is_understood() {
         for command in &COMMANDS {
+            let verb = command.verbs.first().map(|verb| verb.name);
             for json in [false, true] {
-                let words: &[&str] = if json {
-                    &[command.name, "--json"]
-                } else {
-                    &[command.name]
-                };
-                match wish(words) {
+                let words: Vec<&str> = [command.name]
+                    .into_iter()
+                    .chain(verb)
+                    .chain(json.then_some("--json"))
+                    .collect();
+                match wish(&words) {
                     Ok(Wish::Run(found, request)) => {
-                        let seen = (found.name, request.json, request.pid);
-                        assert_eq!(seen, (command.name, json, None));
+                        let seen = (found.name, request.verb, request.json, request.pid);
+                        assert_eq!(seen, (command.name, verb.unwrap_or(""), json, None));
                     }
                     _ => panic!("{words:?}"),
                 }
@@ -355,6 +356,13 @@ mod tests {
             (&["stats", "-1"], "-1"),
             (&["stats", "4294967297"], "4294967297"),
             (&["stats", "1", "2"], "2"),
+            (&["shim"], "which one of: install, remove, status"),
+            (
+                &["shim", "dance"],
+                "\"dance\" is not one of: install, remove",
+            ),
+            (&["shim", "install", "--dir"], "--dir"),
+            (&["shim", "install", "--dry-run=1"], "--dry-run"),
         ] {
             let Err(complaint) = wish(words) else {
                 panic!("{words:?}")
@@ -367,7 +375,12 @@ mod tests {
     fn the_help_names_every_command_and_every_variable() {
         let text = help();
         for command in &COMMANDS {
-            assert!(text.contains(command.name) && text.contains(command.help));
+            let verbs = command.verbs.iter().map(|verb| verb.help);
+            let mut helps: Vec<&str> = verbs.collect();
+            if helps.is_empty() {
+                helps.push(command.help);
+            }
+            assert!(text.contains(command.name) && helps.iter().all(|help| text.contains(help)));
             assert!(usage().contains(command.name));
         }
         for variable in crate::config::vocabulary::ALL.iter() {

@@ -445,9 +445,12 @@ fn remove(user: &User, report: &mut Report<'_>) {
             }
         }
     }
-    folders.sort();
-    folders.dedup();
+    let mut seen: Vec<PathBuf> = Vec::new();
     for folder in folders {
+        if seen.contains(&folder) {
+            continue;
+        }
+        seen.push(folder.clone());
         let claude = folder.join("claude");
         match Occupant::of(&folder) {
             Occupant::OurLink(_) => {

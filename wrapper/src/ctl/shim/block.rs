@@ -273,42 +273,41 @@ fn quoted(folder: &Path, syntax: Syntax) -> Vec<u8> {
 
 /// What changes from `old` to `new`, as a diff without context; empty if nothing does.
 pub(super) fn diff(name: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> String {
-    let lines = |content: Option<&[u8]>| -> Vec<String> {
-        let lines = content
-            .unwrap_or(b"")
-            .split_inclusive(|byte| *byte == b'\n');
-        lines
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect()
-    };
     if old == new {
         return String::new();
     }
-    let (old_lines, new_lines) = (lines(old), lines(new));
-    let both = old_lines.iter().zip(&new_lines);
-    let same_first = both.take_while(|(a, b)| a == b).count();
-    let both = old_lines[same_first..].iter().rev();
-    let both = both.zip(new_lines[same_first..].iter().rev());
-    let same_last = both.take_while(|(a, b)| a == b).count();
-    let file = |content: Option<&[u8]>| content.map_or("/dev/null", |_| name).to_owned();
-    let mut text = format!("--- {}\n+++ {}\n", file(old), file(new));
+    let sides = [('-', old), ('+', new)];
+    let lines = sides.map(|(_, content)| {
+        let lines = content
+            .unwrap_or(b"")
+            .split_inclusive(|byte| *byte == b'\n');
+        lines.collect::<Vec<_>>()
+    });
+    let most = lines[0].len().min(lines[1].len());
+    let first = (0..most)
+        .take_while(|at| lines[0][*at] == lines[1][*at])
+        .count();
+    let from_end = |side: usize, at: usize| lines[side][lines[side].len() - 1 - at];
+    let last = (0..most - first)
+        .take_while(|at| from_end(0, *at) == from_end(1, *at))
+        .count();
+    let file = |content: Option<&[u8]>| content.map_or("/dev/null", |_| name);
+    let mut text = format!("--- {}\n+++ {}\n@@", file(old), file(new));
     let mut hunk = String::new();
-    let mut places = Vec::new();
-    for (sign, lines) in [('-', &old_lines), ('+', &new_lines)] {
-        let changed = &lines[same_first..lines.len() - same_last];
+    for ((sign, _), lines) in sides.iter().zip(&lines) {
+        let changed = &lines[first..lines.len() - last];
         // A part without a line is named by the line ahead of it.
-        let from = same_first + usize::from(!changed.is_empty());
-        places.push(format!("{sign}{from},{}", changed.len()));
+        let from = first + usize::from(!changed.is_empty());
+        text.push_str(&format!(" {sign}{from},{}", changed.len()));
         for line in changed {
-            hunk.push(sign);
-            hunk.push_str(line);
-            if !line.ends_with('\n') {
+            hunk.push(*sign);
+            hunk.push_str(&String::from_utf8_lossy(line));
+            if !line.ends_with(b"\n") {
                 hunk.push_str("\n\\ No newline at end of file\n");
             }
         }
     }
-    text.push_str(&format!("@@ {} @@\n{hunk}", places.join(" ")));
-    text
+    text + " @@\n" + &hunk
 }
 
 #[cfg(test)]
