@@ -413,8 +413,12 @@ fn remove(user: &User, report: &mut Report<'_>) {
         let path = &candidate.path;
         let file = match StartFile::read(path) {
             Ok(file) => file,
-            // Nothing of ours is in what install refused.
-            Err(_) => continue,
+            Err(reason) => {
+                // No fault: install puts nothing into such a file.
+                report.line("left", path);
+                report.because(&reason);
+                continue;
+            }
         };
         let Some(content) = file.content() else {
             continue;
