@@ -87,10 +87,38 @@ struct Home {
 
 impl Home {
     fn new(login_shell: &'static str) -> Home {
-        Home {
+        let home = Home {
             sandbox: Sandbox::new(),
             login_shell,
-        }
+        };
+        let of = artifacts();
+        let bin = home.sandbox.file("bin");
+        fs::create_dir(&bin).unwrap();
+        home.copy(&[&of.claude_safe, &of.claude_safectl], &bin);
+        home
+    }
+
+    /// Copies programs, a link as a link. By another process: see [`Home::client`].
+    fn copy(&self, programs: &[&Path], to: &Path) {
+        let mut command = self.command(Path::new("/bin/cp"));
+        assert!(
+            command
+                .arg("-P")
+                .args(programs)
+                .arg(to)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// claude-safe and claude-safectl, with no package around them whose shim folder would be taken.
+    fn safe(&self) -> PathBuf {
+        self.sandbox.file("bin/claude-safe")
+    }
+
+    fn ctl(&self) -> PathBuf {
+        self.sandbox.file("bin/claude-safectl")
     }
 
     /// As Debian makes a home, with a client of the native installer.
@@ -160,7 +188,7 @@ impl Home {
     }
 
     fn shim_command(&self, words: &[&str]) -> Command {
-        let mut command = self.command(&artifacts().claude_safectl);
+        let mut command = self.command(&self.ctl());
         command.arg("shim").args(words);
         command
     }
@@ -699,8 +727,8 @@ fn a_full_disk_leaves_every_file_as_it_was() {
         .env("HOME", &disk)
         .env("KEPT", &kept)
         .env("BIN", ".local/share/claude-safe/bin")
-        .env("SAFE", &artifacts().claude_safe)
-        .env("CTL", &artifacts().claude_safectl);
+        .env("SAFE", home.safe())
+        .env("CTL", home.ctl());
     let said = run(command);
     if said.code == Some(42) || said.err.contains("unshare") {
         skipped(
@@ -781,7 +809,7 @@ fn a_folder_of_ones_choice_is_used_if_nobody_else_can_write_there() {
     let said = home.shim_says(&["install", "--dir", dir]);
     assert_eq!(said.code, Some(0), "{}", said.out);
     let target = fs::read_link(folder.join("claude")).unwrap();
-    assert_eq!(target, artifacts().claude_safe);
+    assert_eq!(target, home.safe());
     assert!(home.read(".profile").contains(dir));
     assert!(!home.shim().exists());
     home.remove();
@@ -859,7 +887,7 @@ fn package(home: &Home) -> PathBuf {
     let mut command = home.command(Path::new("/bin/sh"));
     command
         .args(["-c", script, "sh"])
-        .arg(&artifacts().claude_safe)
+        .arg(home.safe())
         .arg(&prefix);
     assert!(command.status().unwrap().success());
     prefix
@@ -930,7 +958,7 @@ fn with_every_kind_of_shim_on_the_path_the_client_is_started_once_and_nothing_lo
         let mut command = home.command(Path::new("/bin/sh"));
         command
             .args(["-c", text, "sh"])
-            .arg(&artifacts().claude_safe)
+            .arg(home.safe())
             .arg(folder);
         assert!(command.status().unwrap().success());
     }
@@ -976,7 +1004,7 @@ fn with_every_kind_of_shim_on_the_path_the_client_is_started_once_and_nothing_lo
 #[test]
 fn status_and_doctor_tell_what_typing_claude_starts() {
     let home = Home::of_debian();
-    let ctl = artifacts().claude_safectl.display();
+    let ctl = home.ctl().display().to_string();
     let (code, status) = home.status();
     assert_eq!(code, Some(1));
     assert_eq!(
