@@ -47,6 +47,8 @@ pub(crate) struct Command {
 /// A second word: `shim install`.
 pub(crate) struct Verb {
     pub(crate) name: &'static str,
+    /// Those options of the command that have a meaning with this word.
+    pub(crate) options: &'static [&'static Flag],
     pub(crate) help: &'static str,
 }
 
@@ -241,9 +243,26 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, Str
             command.name,
             verbs(command)
         )),
-        Some(command) => Ok(Wish::Run(command, request)),
+        Some(command) => match stray(command, &request) {
+            None => Ok(Wish::Run(command, request)),
+            Some(flag) => Err(format!(
+                "{} {} has no --{}",
+                command.name, request.verb, flag.name
+            )),
+        },
         None => Err("which command?".to_owned()),
     }
+}
+
+/// An option that was given and has no meaning with the second word.
+fn stray(command: &Command, request: &Request) -> Option<&'static Flag> {
+    let verb = command
+        .verbs
+        .iter()
+        .find(|verb| verb.name == request.verb)?;
+    let given = request.given.iter().map(|(flag, _)| *flag);
+    let mut all = given.chain(request.json.then_some(&JSON));
+    all.find(|flag| !verb.options.contains(flag))
 }
 
 fn verbs(command: &Command) -> String {
@@ -254,21 +273,23 @@ fn verbs(command: &Command) -> String {
 /// Each form of the command line with its meaning, in the order of the help.
 pub(crate) fn forms() -> impl Iterator<Item = (String, &'static str)> {
     let commands = COMMANDS.iter().flat_map(|command| {
-        let mut tail = String::new();
-        if command.takes_pid {
-            tail.push_str(" [PID]");
-        }
-        for flag in command.options {
-            let value = flag.value.map(|value| format!(" {value}"));
-            tail.push_str(&format!(" [--{}{}]", flag.name, value.unwrap_or_default()));
-        }
         let name = command.name;
-        let whole = command
-            .verbs
-            .is_empty()
-            .then(|| (format!("{name}{tail}"), command.help));
+        let form = |words: String, options: &[&Flag]| {
+            let pid = if command.takes_pid { " [PID]" } else { "" };
+            let mut form = format!("{words}{pid}");
+            for flag in options {
+                let value = flag.value.map(|value| format!(" {value}"));
+                form.push_str(&format!(" [--{}{}]", flag.name, value.unwrap_or_default()));
+            }
+            form
+        };
+        let no_verbs = command.verbs.is_empty();
+        let whole = no_verbs.then(|| (form(name.to_owned(), command.options), command.help));
         let verbs = command.verbs.iter();
-        let verbs = verbs.map(move |verb| (format!("{name} {}{tail}", verb.name), verb.help));
+        let verbs = verbs.map(move |verb| {
+            let words = format!("{name} {}", verb.name);
+            (form(words, verb.options), verb.help)
+        });
         whole.into_iter().chain(verbs)
     });
     commands.chain([
@@ -316,7 +337,8 @@ mod tests {
     #[test]
     fn each_command_and_option_is_understood() {
         for command in &COMMANDS {
-            let verb = command.verbs.first().map(|verb| verb.name);
+            let takes_json = |verb: &&Verb| verb.options.contains(&&JSON);
+            let verb = command.verbs.iter().find(takes_json).map(|verb| verb.name);
             for json in [false, true] {
                 let words: Vec<&str> = [command.name]
                     .into_iter()
@@ -362,6 +384,11 @@ mod tests {
                 "\"dance\" is not one of: install, remove",
             ),
             (&["shim", "install", "--dir"], "--dir"),
+            (&["shim", "install", "--json"], "shim install has no --json"),
+            (
+                &["shim", "--dry-run", "status"],
+                "shim status has no --dry-run",
+            ),
             (&["shim", "install", "--dry-run=1"], "--dry-run"),
         ] {
             let Err(complaint) = wish(words) else {

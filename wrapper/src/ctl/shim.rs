@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::style::columns;
-use super::{Answer, Flag, Request, Verb, exit};
+use super::{Answer, Flag, JSON, Request, Verb, exit};
 use crate::client::find::{Search, find, first_on_path, starts_claude_safe};
 use crate::client::guard_lib::own_folder as program_folder;
 use crate::client::kind::is_claude_safe;
@@ -34,14 +34,17 @@ use start_file::StartFile;
 pub(super) static VERBS: [Verb; 3] = [
     Verb {
         name: "install",
+        options: &[&DIR, &DRY_RUN],
         help: "make typing claude start claude-safe, in every new shell",
     },
     Verb {
         name: "remove",
+        options: &[&DIR, &DRY_RUN],
         help: "undo that: take out what install put in",
     },
     Verb {
         name: "status",
+        options: &[&DIR, &JSON],
         help: "what typing claude starts, here and in a new shell",
     },
 ];
@@ -61,19 +64,6 @@ pub(super) static DRY_RUN: Flag = Flag {
 pub(super) fn run(request: &Request) -> Answer {
     let given = |flag: &Flag| request.given.iter().rfind(|(known, _)| *known == flag);
     let is_dry = given(&DRY_RUN).is_some();
-    let is_status = request.verb == "status";
-    let useless = match (is_status, is_dry, request.json) {
-        (true, true, _) => Some("--dry-run"),
-        (false, _, true) => Some("--json"),
-        _ => None,
-    };
-    if let Some(option) = useless {
-        let verb = request.verb;
-        return failure(
-            exit::USAGE,
-            &format!("there is no {option} for shim {verb}"),
-        );
-    }
     let folder = match given(&DIR).map(|(_, dir)| std::path::absolute(dir)) {
         None => None,
         // Without `.`, `//` and a `/` at the end.
@@ -84,7 +74,7 @@ pub(super) fn run(request: &Request) -> Answer {
         Ok(user) => user,
         Err(reason) => return failure(exit::TROUBLE, &reason),
     };
-    if is_status {
+    if request.verb == "status" {
         return status(&user, request.json);
     }
     let _lock = match if is_dry { Ok(None) } else { lock(&user.home) } {
