@@ -22,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod ctl;
 pub mod guard_page;
+pub mod json;
 mod launch;
 #[cfg(test)]
 mod manual;

@@ -58,11 +58,11 @@ impl SessionFolder {
             quoted(&control),
             quoted(&self.path)
         );
-        let hooks = serde_json::json!({"hooks": {"SessionStart": [
+        let hooks = crate::json::json!({"hooks": {"SessionStart": [
             {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
         ]}});
         self.write("plugin/hooks/hooks.json", &hooks.to_string())?;
-        let manifest = serde_json::json!({
+        let manifest = crate::json::json!({
             // The client keeps names that begin with "claude-" for itself.
             "name": "session-safe-hook",
             "version": env!("CARGO_PKG_VERSION"),

@@ -350,7 +350,7 @@ fn of_node_versions(folder: &Path) -> Vec<PathBuf> {
             (parts, name)
         })
         .collect();
-    versions.sort();
+    versions.sort_unstable();
     let program = |(_, name): (Vec<u64>, OsString)| folder.join(name).join("bin/claude");
     versions.into_iter().rev().map(program).collect()
 }

@@ -8,3 +8,5 @@ pub mod find;
 pub mod guard_lib;
 pub mod kind;
 mod script;
+
+pub(crate) use script::find_program;

@@ -152,7 +152,7 @@ fn skip_shell_word(text: &[u8]) -> &[u8] {
 
 /// Finds `name` as execvp(3) does: as it is when it holds a `/`, else in each folder of `search`
 /// (an empty one is the current folder), the first executable file.
-pub(super) fn find_program(name: &OsStr, search: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &OsStr, search: Option<&OsStr>) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
         return crate::os::files::is_executable_file(&path).then_some(path);

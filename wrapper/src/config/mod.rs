@@ -400,23 +400,44 @@ impl Resolver<'_> {
         default: T,
         describe: impl Fn(&T) -> String,
     ) -> (T, Origin) {
+        let mut value = None;
+        let (refused, origin) = self.first_good(variable, &mut |text| {
+            value = understand(text);
+            value.is_some()
+        });
+        let value = value.unwrap_or(default);
+        self.settle(variable, refused, &origin, describe(&value));
+        (value, origin)
+    }
+
+    /// The candidates above the first good one, and where that came from.
+    fn first_good(
+        &self,
+        variable: &'static Variable,
+        is_good: &mut dyn FnMut(&OsStr) -> bool,
+    ) -> (Vec<Candidate>, Origin) {
         let mut refused = Vec::new();
-        let mut found = None;
         for candidate in self.candidates(variable) {
-            match understand(&candidate.text) {
-                Some(value) => {
-                    found = Some((value, candidate.origin));
-                    break;
-                }
-                None => refused.push(candidate),
+            if is_good(&candidate.text) {
+                return (refused, candidate.origin);
             }
+            refused.push(candidate);
         }
-        let (value, origin) = found.unwrap_or((default, Origin::Default));
-        let in_force = describe(&value);
+        (refused, Origin::Default)
+    }
+
+    /// Enters what is in force, after the complaints about what isn't.
+    fn settle(
+        &mut self,
+        variable: &'static Variable,
+        refused: Vec<Candidate>,
+        origin: &Origin,
+        in_force: String,
+    ) {
         for candidate in refused {
             let (name, text) = (variable.name, shown(&candidate.text));
             let expectation = variable.kind.expectation();
-            let instead = match &origin {
+            let instead = match origin {
                 Origin::Default => in_force.clone(),
                 other => format!("{in_force} ({other})"),
             };
@@ -433,7 +454,6 @@ impl Resolver<'_> {
             value: in_force,
             origin: origin.clone(),
         });
-        (value, origin)
     }
 
     fn number(&mut self, variable: &'static Variable, default: u64) -> (u64, Origin) {
@@ -551,7 +571,7 @@ impl Resolver<'_> {
                 .iter()
                 .position(|variable| variable.name == setting.name)
         };
-        self.settings.sort_by_key(place);
+        self.settings.sort_unstable_by_key(place);
         config
     }
 

@@ -1,6 +1,6 @@
 //! `claude-safectl config`: every value in force, and who set it.
 
-use serde_json::json;
+use crate::json::json;
 
 use super::style::columns;
 use super::{Answer, Request, exit};
@@ -57,14 +57,14 @@ fn in_json(loaded: &Loaded) -> String {
             };
             json!({
                 "name": setting.name,
-                "value": setting.value,
+                "value": &setting.value,
                 "origin": origin,
                 "file": file,
                 "line": line,
             })
         })
         .collect();
-    let whole = json!({ "settings": settings, "complaints": loaded.complaints });
+    let whole = json!({ "settings": settings, "complaints": loaded.complaints.as_slice() });
     format!("{whole:#}\n")
 }
 

@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use crate::json::json;
+use serde_json::Value;
 
 use super::page::range_of;
 use super::shim::typed_on;
@@ -476,7 +477,7 @@ impl Report {
                 "pidfd": self.kernel.pidfd,
                 "pressure_trigger": self.kernel.pressure.is_ok(),
                 "children_files": self.kernel.children_files,
-                "swaps": self.kernel.swaps,
+                "swaps": self.kernel.swaps.as_slice(),
                 "cgroup_v2": self.kernel.cgroup.as_ref().map(|at| at.to_string_lossy()),
             },
             "tiers": tiers,

@@ -4,8 +4,9 @@
 use super::resident::{Part, Resident};
 use super::style::{Style, Tone, columns, size};
 use crate::guard_page::{Reading, state_in_words};
+use crate::json::{self, json};
 use crate::stats_page::{CLASSES, Choice, ClassCounts, KINDS, KindState, RegionState, State, Usr1};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Regions that the words show; JSON has all.
 const REGIONS_SHOWN: usize = 8;
@@ -375,22 +376,17 @@ pub(super) fn in_json(view: &View<'_>) -> Value {
         })
         .collect();
     let plane = &snapshot.plane;
-    let kinds: serde_json::Map<String, Value> = plane
-        .kinds
-        .iter()
-        .zip(KIND_NAMES)
-        .enumerate()
-        .map(|(n, (kind, (_, key)))| {
-            let value = json!({
-                "resident_now_bytes": now.map(|now| now.kinds[n]),
-                "regions": kind.regions,
-                "reserved_bytes": kind.bytes,
-                "resident_bytes": kind.resident_bytes,
-                "peak_bytes": kind.peak_bytes,
-            });
-            (key.to_owned(), value)
-        })
-        .collect();
+    let mut kinds = serde_json::Map::new();
+    for (n, (kind, (_, key))) in plane.kinds.iter().zip(KIND_NAMES).enumerate() {
+        let value = json!({
+            "resident_now_bytes": now.map(|now| now.kinds[n]),
+            "regions": kind.regions,
+            "reserved_bytes": kind.bytes,
+            "resident_bytes": kind.resident_bytes,
+            "peak_bytes": kind.peak_bytes,
+        });
+        json::put(&mut kinds, key, value);
+    }
     let regions: Vec<Value> = largest(view)
         .iter()
         .map(|(region, now)| {
@@ -407,8 +403,11 @@ pub(super) fn in_json(view: &View<'_>) -> Value {
     let failed = snapshot.faults.count != 0;
     let last_call = call(snapshot.faults.call).filter(|_| failed);
     let outside = now.map(|now| {
-        let places = outside(now).map(|(_, key, bytes)| (format!("{key}_bytes"), json!(bytes)));
-        places.into_iter().collect::<serde_json::Map<_, _>>()
+        let mut places = serde_json::Map::new();
+        for (_, key, bytes) in outside(now) {
+            json::put(&mut places, &format!("{key}_bytes"), json!(bytes));
+        }
+        places
     });
     json!({
         "pid": snapshot.pid,

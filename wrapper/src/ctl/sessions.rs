@@ -103,7 +103,9 @@ impl Sessions {
                 }
             }
         }
-        sessions.running.sort_by_key(|session| session.wrapper_pid);
+        sessions
+            .running
+            .sort_unstable_by_key(|session| session.wrapper_pid);
         sessions
     }
 

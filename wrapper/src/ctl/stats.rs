@@ -7,10 +7,11 @@ use super::sessions::{Session, Sessions, UNWATCHED};
 use super::style::Tone;
 use super::{Answer, Request, exit};
 use crate::guard_page::{self, NoPage, Reading};
+use crate::json::json;
 use crate::os::wait;
 use crate::stats_page::CLASSES;
 use crate::watch::proc_fs::Proc;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 
 /// Between the two looks that a rate takes.

@@ -6,13 +6,14 @@ use super::style::{age, columns, size};
 use super::{Answer, Request, exit};
 use crate::client::args::is_uuid;
 use crate::guard_page::{self, state_in_words};
+use crate::json::json;
 use crate::os::process::now_ms;
 use crate::state;
 use crate::supervise::conversation::own_words;
 use crate::supervise::transcript::Turn;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{Look, Watcher};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -167,7 +168,7 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "warn_bytes": bytes(notes.warn_kib),
                 "tier_2_bytes": bytes(notes.tier_2_kib),
                 "guard": status.guard,
-                "conversation": status.conversation,
+                "conversation": status.conversation.as_ref(),
             })
         })
         .collect();

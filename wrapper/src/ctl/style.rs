@@ -40,16 +40,22 @@ impl Style {
 
 /// Rows as aligned columns, `indent` blanks in; the last column is as long as it likes.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]], indent: usize) -> String {
-    let mut widths = [0; N];
+    let rows: Vec<&[String]> = rows.iter().map(<[String; N]>::as_slice).collect();
+    aligned(&rows, indent)
+}
+
+// One for all numbers of columns.
+fn aligned(rows: &[&[String]], indent: usize) -> String {
+    let mut widths = vec![0; rows.first().map_or(0, |row| row.len())];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(*row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
     for row in rows {
         let mut line = " ".repeat(indent);
-        for (cell, width) in row.iter().zip(widths) {
+        for (cell, width) in row.iter().zip(&widths) {
             line.push_str(cell);
             line.push_str(&" ".repeat(width - cell.chars().count() + 2));
         }

@@ -183,7 +183,7 @@ struct Supervisor<'a> {
     trigger: Option<OwnedFd>,
     relay: Relay,
     keeper: TerminalKeeper,
-    notifier: Notifier,
+    notifier: Notifier<'a>,
     statistics: Statistics<'a>,
     limits: Limits,
     /// Start of the session, seconds since 1970.
@@ -211,7 +211,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         timer,
         trigger: None,
         relay: Relay::before_start(),
-        notifier: Notifier::new(keeper.is_drawn_on()),
+        notifier: Notifier::new(keeper.is_drawn_on(), &setup.inherited),
         keeper,
         statistics: Statistics::new(setup),
         limits: Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS),
@@ -377,6 +377,7 @@ impl Supervisor<'_> {
             environment: &environment,
             stdin: start.stdin.as_ref().map(AsFd::as_fd),
             folder: start.folder.as_deref().map(Path::as_os_str),
+            aside: false,
         };
         let pid = process::spawn(&launch, &self.setup.inherited)?;
         self.relay.client_started();

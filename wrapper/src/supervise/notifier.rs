@@ -2,22 +2,26 @@
 //! draws: there it is a desktop notification now, and the line when the screen is free again.
 
 use super::terminal::TerminalKeeper;
+use crate::client::find_program;
 use crate::notice;
+use crate::os::process::{self, Change, Launch};
+use crate::os::signals::Inherited;
 use crate::os::terminal::is_terminal;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::ffi::{OsStr, OsString};
 
 /// Tells the user.
-pub struct Notifier {
+pub struct Notifier<'a> {
+    inherited: &'a Inherited,
     drawn_on: bool,
     held_back: Vec<String>,
-    senders: Vec<Child>,
+    senders: Vec<i32>,
 }
 
-impl Notifier {
+impl<'a> Notifier<'a> {
     /// `drawn_on`: the client draws on the terminal that standard error may be.
-    pub fn new(drawn_on: bool) -> Self {
+    pub fn new(drawn_on: bool, inherited: &'a Inherited) -> Self {
         Self {
+            inherited,
             drawn_on: drawn_on && is_terminal(2),
             held_back: Vec::new(),
             senders: Vec::new(),
@@ -43,20 +47,31 @@ impl Notifier {
         if !set("DBUS_SESSION_BUS_ADDRESS") || !(set("DISPLAY") || set("WAYLAND_DISPLAY")) {
             return false;
         }
-        let sender = Command::new("notify-send")
-            .args(["--app-name=claude-safe", "claude-safe", text])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        sender.map(|child| self.senders.push(child)).is_ok()
+        let search = std::env::var_os("PATH");
+        let Some(program) = find_program(OsStr::new("notify-send"), search.as_deref()) else {
+            return false;
+        };
+        let argv = ["notify-send", "--app-name=claude-safe", "claude-safe", text];
+        // Not std's Command: it is ten times the code of a start that we have already.
+        let sender = process::spawn(
+            &Launch {
+                program: program.as_os_str(),
+                argv: &argv.map(OsString::from),
+                environment: &|_| process::environment(),
+                stdin: None,
+                folder: None,
+                aside: true,
+            },
+            self.inherited,
+        );
+        sender.map(|pid| self.senders.push(pid)).is_ok()
     }
 
     /// Takes the status of notifications that were sent.
     pub fn reap(&mut self) {
+        let ended = |change| matches!(change, Change::Exited(_) | Change::Signaled(_));
         self.senders
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            .retain(|pid| !process::next_change(*pid).is_some_and(ended));
     }
 
     /// The screen is free: the lines that waited.
