@@ -499,15 +499,13 @@ impl Invocation {
     }
 
     fn ahead(&self, ours: &[&str], keep: impl Fn(Role) -> bool) -> Vec<OsString> {
-        let users_own = self
-            .trimmed
-            .iter()
-            .zip(&self.roles)
-            .filter(|(_, role)| keep(**role));
-        ours.iter()
-            .map(OsString::from)
-            .chain(users_own.map(|(word, _)| word.clone()))
-            .collect()
+        let mut words: Vec<OsString> = ours.iter().map(OsString::from).collect();
+        for (word, role) in self.trimmed.iter().zip(&self.roles) {
+            if keep(*role) {
+                words.push(word.clone());
+            }
+        }
+        words
     }
 }
 

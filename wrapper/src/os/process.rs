@@ -64,7 +64,7 @@ pub fn exec(program: &OsStr, argv: &[OsString], environment: &[OsString]) -> io:
     let Ok(path) = CString::new(program.as_bytes()) else {
         return io::Error::from_raw_os_error(libc::ENOENT);
     };
-    let mut arguments = c_strings(argv.iter());
+    let arguments = c_strings(argv.iter());
     let environment = c_strings(environment.iter());
     let environment = pointers(&environment);
     // SAFETY: path, arguments and environment are NUL-terminated and outlive the call.
@@ -78,7 +78,8 @@ pub fn exec(program: &OsStr, argv: &[OsString], environment: &[OsString]) -> io:
     let failure = io::Error::last_os_error();
     if failure.raw_os_error() == Some(libc::ENOEXEC) {
         let shell = c"/bin/sh";
-        arguments.splice(..arguments.len().min(1), [shell.to_owned(), path]);
+        let words = arguments.into_iter().skip(1);
+        let arguments: Vec<CString> = [shell.to_owned(), path].into_iter().chain(words).collect();
         // SAFETY: as above.
         unsafe {
             libc::execve(

@@ -15,7 +15,6 @@
 //!   as it is, but each page is one minor fault. So the estimate errs upwards only, and before it
 //!   reaches the limit the dear question is asked again.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
@@ -162,6 +161,56 @@ struct Known {
     shared: Option<Shared>,
 }
 
+/// What is kept, by pid. In order, to be found by halving: a BTreeMap is 6 KB more of a program that is to be
+/// small. To enter one moves the addresses behind it, which is nothing beside reading its files.
+#[derive(Debug, Default)]
+struct ByPid(Vec<(i32, Box<Known>)>);
+
+impl ByPid {
+    fn place(&self, pid: i32) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.cmp(&pid))
+    }
+
+    fn get(&self, pid: i32) -> Option<&Known> {
+        Some(&*self.0[self.place(pid).ok()?].1)
+    }
+
+    fn get_mut(&mut self, pid: i32) -> Option<&mut Known> {
+        let at = self.place(pid).ok()?;
+        Some(&mut *self.0[at].1)
+    }
+
+    fn get_or_enter(&mut self, pid: i32, new: impl FnOnce() -> Known) -> &mut Known {
+        let at = self.place(pid).unwrap_or_else(|at| {
+            self.0.insert(at, (pid, Box::new(new())));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    fn pids_if(&self, chosen: impl Fn(&Known) -> bool) -> impl Iterator<Item = i32> {
+        let of_chosen = move |(pid, known): &(i32, Box<Known>)| chosen(known).then_some(*pid);
+        self.0.iter().filter_map(of_chosen)
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Known> {
+        self.0.iter_mut().map(|(_, known)| &mut **known)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&mut Known) -> bool) {
+        self.0.retain_mut(|(_, known)| keep(known));
+    }
+}
+
+impl std::ops::Index<i32> for ByPid {
+    type Output = Known;
+
+    /// A process that this look has visited is there.
+    fn index(&self, pid: i32) -> &Known {
+        self.get(pid).expect("visited in this look")
+    }
+}
+
 /// Open files of one process.
 #[derive(Debug)]
 struct Handles {
@@ -214,7 +263,7 @@ pub struct Watcher {
     looks: u64,
     swapped: bool,
     swap_checked_ms: u64,
-    known: BTreeMap<i32, Known>,
+    known: ByPid,
     sample: Sample,
     // When PSS was asked last, what that cost, and how near to the limit the total was then.
     confirmed_at_ms: Option<u64>,
@@ -267,7 +316,7 @@ impl Watcher {
             looks: 0,
             swapped: false,
             swap_checked_ms: 0,
-            known: BTreeMap::new(),
+            known: ByPid::default(),
             sample: Sample::default(),
             confirmed_at_ms: None,
             confirm_cost_us: 0,
@@ -419,15 +468,10 @@ impl Watcher {
     fn walk_strays(&mut self) {
         let looks = self.looks;
         let mut lost = std::mem::take(&mut self.tops);
-        lost.extend(
-            self.known
-                .iter()
-                .filter(|(_, known)| known.seen != looks)
-                .map(|(&pid, _)| pid),
-        );
+        lost.extend(self.known.pids_if(|known| known.seen != looks));
         // Oldest first, so that a stray's own child is found below it and not beside it (pids
         // wrap around, start times don't).
-        lost.sort_by_key(|pid| self.known[pid].stat.id.start_ticks);
+        lost.sort_by_key(|pid| self.known[*pid].stat.id.start_ticks);
         for pid in lost.drain(..) {
             self.walk(pid, None, Branch::Stray);
         }
@@ -480,7 +524,7 @@ impl Watcher {
             return false;
         }
         let looks = self.looks;
-        let mut known = self.known.get_mut(&pid);
+        let mut known = self.known.get_mut(pid);
         if known.as_ref().is_some_and(|known| known.seen == looks) {
             return false;
         }
@@ -504,7 +548,7 @@ impl Watcher {
             }
             self.handles_left = 0;
             read = self.proc.stat(pid, None);
-            known = self.known.get_mut(&pid);
+            known = self.known.get_mut(pid);
         }
         let Ok(stat) = read else { return false };
         let is_root = self.root == Some(stat.id);
@@ -528,7 +572,7 @@ impl Watcher {
 
         // Handles from the second look on: in a storm of short-lived processes they don't pay.
         let wants_handles = is_known && !stat.is_dead();
-        let known = self.known.entry(pid).or_insert_with(|| Known {
+        let known = self.known.get_or_enter(pid, || Known {
             stat,
             memory,
             seen: looks,
@@ -581,7 +625,7 @@ impl Watcher {
 
     /// Whether a process runs in the address space of the parent that listed it.
     fn in_parents_memory(&mut self, stat: &Stat, parent_pid: i32) -> bool {
-        let Some(parent) = self.known.get(&parent_pid) else {
+        let Some(parent) = self.known.get(parent_pid) else {
             return false;
         };
         if parent.memory.footprint_kib < SMALL_KIB {
@@ -619,7 +663,7 @@ impl Watcher {
         let pid = stat.id.pid;
         let handle = self
             .known
-            .get(&pid)
+            .get(pid)
             .filter(|known| known.stat.id == stat.id)
             .and_then(|known| known.handles.as_ref())
             .map(|handles| &handles.statm);
@@ -658,7 +702,7 @@ impl Watcher {
             );
             return children;
         }
-        let Some(known) = self.known.get_mut(&pid) else {
+        let Some(known) = self.known.get_mut(pid) else {
             return children;
         };
         let mut tids = std::mem::take(&mut self.tids);
@@ -711,7 +755,7 @@ impl Watcher {
     fn forget_unseen(&mut self) {
         let looks = self.looks;
         let handles_left = &mut self.handles_left;
-        self.known.retain(|_, known| {
+        self.known.retain(|known| {
             let keep = known.seen == looks;
             if !keep {
                 release(handles_left, &mut known.handles);
@@ -744,7 +788,7 @@ impl Watcher {
         for (place, process) in self.sample.processes.iter().enumerate() {
             if process.footprint_kib >= SMALL_KIB {
                 relatives.push(Relative {
-                    stack_start: self.known[&process.id.pid].stat.stack_start,
+                    stack_start: self.known[process.id.pid].stat.stack_start,
                     place,
                     kib: process.footprint_kib,
                 });
@@ -801,7 +845,7 @@ impl Watcher {
         let mut biggest_kib = 0;
         for relative in family {
             let process = self.sample.processes[relative.place];
-            let known = &self.known[&process.id.pid];
+            let known = &self.known[process.id.pid];
             let Some(shared) = known.shared else { continue };
             let touched_kib = known
                 .stat
@@ -850,7 +894,7 @@ impl Watcher {
                     let part = u128::from(relative.kib) * u128::from(shared_kib);
                     u64::try_from(part / u128::from(asked_kib.max(1))).ok()
                 };
-                if let Some(known) = self.known.get_mut(&process.id.pid) {
+                if let Some(known) = self.known.get_mut(process.id.pid) {
                     known.shared = own_kib.map(|shared_kib| Shared {
                         stack_start: relative.stack_start,
                         shared_kib,
@@ -869,7 +913,7 @@ impl Watcher {
             self.sample.shared_kib = self.sample.shared_kib.saturating_add(left_kib);
             for relative in family.iter().rev() {
                 let process = &mut self.sample.processes[relative.place];
-                if self.known[&process.id.pid].shared.is_some() {
+                if self.known[process.id.pid].shared.is_some() {
                     let part_kib = left_kib.min(process.footprint_kib);
                     process.counted_kib -= part_kib;
                     left_kib -= part_kib;
