@@ -1,7 +1,7 @@
 //! Which options a client knows, so that it is never given one that it would refuse. Found by looking
 //! for their names in its file, once a version: the answer is kept in a small cache.
 
-use memchr::memmem;
+use memchr::memchr_iter;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -58,7 +58,6 @@ impl Capabilities {
     }
 
     fn search(mut file: impl Read) -> std::io::Result<Self> {
-        let signs = SIGNS.map(memmem::Finder::new);
         let overlap = SIGNS.iter().map(|s| s.len()).max().unwrap_or(0);
         let mut window = vec![0_u8; WINDOW + overlap];
         let mut held = 0;
@@ -69,8 +68,8 @@ impl Capabilities {
                 break;
             }
             let filled = held + read;
-            for (seen, sign) in seen.iter_mut().zip(&signs) {
-                *seen |= sign.find(&window[..filled]).is_some();
+            for (seen, sign) in seen.iter_mut().zip(SIGNS) {
+                *seen |= holds(&window[..filled], sign.as_bytes());
             }
             // A sign may lie across two windows.
             let keep = overlap.min(filled);
@@ -123,6 +122,16 @@ impl Capabilities {
         File::create(&draft)?.write_all(text.as_bytes())?;
         fs::rename(draft, cache)
     }
+}
+
+/// Is this sign in there? Looks for its rarest byte, a letter that is none of the small ones. memchr's
+/// own search for texts is no faster with these signs, and 5 KB.
+fn holds(window: &[u8], sign: &[u8]) -> bool {
+    let at = sign.iter().position(|byte| !byte.is_ascii_lowercase());
+    let at = at.unwrap_or(0);
+    memchr_iter(sign[at], window)
+        .filter_map(|found| window.get(found.checked_sub(at)?..))
+        .any(|text| text.starts_with(sign))
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ pub(super) fn handed_over_to(text: &[u8]) -> Option<OsString> {
     }
     let program = OsString::from_vec(word);
     let name = Path::new(&program).file_name()?;
-    let is_client = memchr::memmem::find(name.as_bytes(), b"claude").is_some();
+    let is_client = name.as_bytes().windows(6).any(|part| part == b"claude");
     (!rest.is_empty() && (is_client || is_javascript_runtime(name))).then_some(program)
 }
 

@@ -23,9 +23,8 @@ pub fn measure(proc_root: &Path) -> Option<Memory> {
     // MemTotal, not sysinfo(2): containers with lxcfs show their own size here.
     let meminfo = read_text(&proc_root.join("meminfo"));
     let machine_bytes = meminfo.as_deref().and_then(memory_total_bytes);
-    let mut limits = cgroup_limits(proc_root);
-    limits.sort_by_key(|(bytes, _)| *bytes);
-    match (machine_bytes, limits.into_iter().next()) {
+    let limits = cgroup_limits(proc_root).into_iter();
+    match (machine_bytes, limits.min_by_key(|(bytes, _)| *bytes)) {
         (Some(machine), Some((limit, file))) if limit < machine => Some(Memory {
             bytes: limit,
             limited_by: Some(file),
