@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use elf::abi;
-use elf::endian::AnyEndian;
+use elf::endian::{AnyEndian, NativeEndian};
 use elf::file::{Class, FileHeader};
 use elf::section::{SectionHeader, SectionHeaderTable};
 use elf::segment::{ProgramHeader, SegmentTable};
@@ -33,6 +33,13 @@ pub(super) enum Binding {
     Exported,
 }
 
+/// The tables of a file are read as those of this machine: callers have asked `is_for_this_machine`.
+const OWN_CLASS: Class = if cfg!(target_pointer_width = "64") {
+    Class::ELF64
+} else {
+    Class::ELF32
+};
+
 impl<'a> ElfFile<'a> {
     /// `None` when it is no ELF file, or one that is broken.
     pub(super) fn open(file: &'a File) -> Option<ElfFile<'a>> {
@@ -47,14 +54,9 @@ impl<'a> ElfFile<'a> {
 
     /// Is it for the machine that this program was built for?
     pub(super) fn is_for_this_machine(&self) -> bool {
-        let class = if cfg!(target_pointer_width = "64") {
-            Class::ELF64
-        } else {
-            Class::ELF32
-        };
         let is_little = matches!(self.header.endianness, AnyEndian::Little);
         self.header.e_machine == OWN_MACHINE
-            && self.header.class == class
+            && self.header.class == OWN_CLASS
             && is_little == cfg!(target_endian = "little")
     }
 
@@ -77,7 +79,7 @@ impl<'a> ElfFile<'a> {
         Some(bytes)
     }
 
-    /// A word in the byte order of this machine: callers have asked `is_for_this_machine`.
+    /// A word in the byte order of this machine.
     fn word_at(&self, offset: u64) -> Option<u32> {
         let mut bytes = [0; 4];
         self.file.read_exact_at(&mut bytes, offset).ok()?;
@@ -90,7 +92,7 @@ impl<'a> ElfFile<'a> {
         let Some(bytes) = self.read_at(self.header.e_phoff, len) else {
             return Vec::new();
         };
-        SegmentTable::new(self.header.endianness, self.header.class, &bytes)
+        SegmentTable::new(NativeEndian, OWN_CLASS, &bytes)
             .iter()
             .collect()
     }
@@ -111,7 +113,7 @@ impl<'a> ElfFile<'a> {
         let Some(bytes) = self.read_at(self.header.e_shoff, len) else {
             return Vec::new();
         };
-        SectionHeaderTable::new(self.header.endianness, self.header.class, &bytes)
+        SectionHeaderTable::new(NativeEndian, OWN_CLASS, &bytes)
             .iter()
             .collect()
     }
@@ -178,7 +180,7 @@ impl<'a> ElfFile<'a> {
         ) else {
             return false;
         };
-        elf::dynamic::DynamicTable::new(self.header.endianness, self.header.class, &entries)
+        elf::dynamic::DynamicTable::new(NativeEndian, OWN_CLASS, &entries)
             .iter()
             .filter(|entry| entry.d_tag == abi::DT_NEEDED)
             .filter_map(|entry| self.text_at::<256>(text.sh_offset.checked_add(entry.d_val())?))
@@ -220,8 +222,7 @@ impl SymbolFile<'_> {
         // Names mostly follow each other in the order of their symbols: one read serves many.
         let mut window = vec![0u8; 16 << 10];
         let (mut window_at, mut window_len) = (0u64, 0usize);
-        let header = &self.elf.header;
-        for symbol in SymbolTable::new(header.endianness, header.class, &symbols).iter() {
+        for symbol in SymbolTable::new(NativeEndian, OWN_CLASS, &symbols).iter() {
             let Some(binding) = public_binding(&symbol) else {
                 continue;
             };
@@ -247,8 +248,7 @@ impl SymbolFile<'_> {
         let bytes = self
             .elf
             .read_at(self.table_at + index * SYMBOL_BYTES, SYMBOL_BYTES)?;
-        let header = &self.elf.header;
-        SymbolTable::new(header.endianness, header.class, &bytes)
+        SymbolTable::new(NativeEndian, OWN_CLASS, &bytes)
             .get(0)
             .ok()
     }
