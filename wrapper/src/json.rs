@@ -88,6 +88,14 @@ impl ToJson for &[String] {
     }
 }
 
+/// As text: indented, with a line break at the end. Nothing here writes JSON otherwise: the compact form would be a
+/// second serializer.
+pub fn text(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
 /// Enters a field.
 #[inline(never)]
 pub fn put(object: &mut Map<String, Value>, key: &str, value: Value) {
@@ -146,6 +154,7 @@ mod tests {
             "value": Value::Null, "slice": &[String::from("s")][..],
         });
         assert_eq!(ours, theirs);
+        assert_eq!(super::text(&ours), format!("{theirs:#}\n"));
         assert_eq!(json!("x"), serde_json::json!("x"));
     }
 }

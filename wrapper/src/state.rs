@@ -1,6 +1,7 @@
 //! The folder of one running session, for everything that must be found from outside while it
 //! lives. Owned by us alone: never shared between sessions, never used if somebody else could write there.
 
+use crate::json::{self, json};
 use crate::os::private::{self, Access};
 use crate::watch::ProcessId;
 use std::fs;
@@ -58,17 +59,17 @@ impl SessionFolder {
             quoted(&control),
             quoted(&self.path)
         );
-        let hooks = crate::json::json!({"hooks": {"SessionStart": [
+        let hooks = json!({"hooks": {"SessionStart": [
             {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
         ]}});
-        self.write("plugin/hooks/hooks.json", &hooks.to_string())?;
-        let manifest = crate::json::json!({
+        self.write("plugin/hooks/hooks.json", &json::text(&hooks))?;
+        let manifest = json!({
             // The client keeps names that begin with "claude-" for itself.
             "name": "session-safe-hook",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Tells claude-safe which conversation this session holds",
         });
-        self.write("plugin/.claude-plugin/plugin.json", &manifest.to_string())?;
+        self.write("plugin/.claude-plugin/plugin.json", &json::text(&manifest))?;
         Ok(plugin)
     }
 

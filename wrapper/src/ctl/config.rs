@@ -1,6 +1,6 @@
 //! `claude-safectl config`: every value in force, and who set it.
 
-use crate::json::json;
+use crate::json::{self, json};
 
 use super::style::columns;
 use super::{Answer, Request, exit};
@@ -65,7 +65,7 @@ fn in_json(loaded: &Loaded) -> String {
         })
         .collect();
     let whole = json!({ "settings": settings, "complaints": loaded.complaints.as_slice() });
-    format!("{whole:#}\n")
+    json::text(&whole)
 }
 
 #[cfg(test)]

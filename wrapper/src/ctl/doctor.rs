@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::json::json;
+use crate::json::{self, json};
 use serde_json::Value;
 
 use super::page::range_of;
@@ -25,7 +25,7 @@ use crate::watch::pressure::memory_trigger;
 pub(super) fn run(request: &Request) -> Answer {
     let report = Report::of_this_machine();
     let text = if request.json {
-        format!("{:#}\n", report.in_json())
+        json::text(&report.in_json())
     } else {
         report.in_words(request.style)
     };

@@ -7,7 +7,7 @@ use super::sessions::{Session, Sessions, UNWATCHED};
 use super::style::Tone;
 use super::{Answer, Request, exit};
 use crate::guard_page::{self, NoPage, Reading};
-use crate::json::json;
+use crate::json::{self, json};
 use crate::os::wait;
 use crate::stats_page::CLASSES;
 use crate::watch::proc_fs::Proc;
@@ -158,10 +158,7 @@ fn in_json(seen: &[Seen], complaints: &[String]) -> String {
             })
         })
         .collect();
-    format!(
-        "{:#}\n",
-        json!({ "sessions": sessions, "complaints": complaints })
-    )
+    json::text(&json!({ "sessions": sessions, "complaints": complaints }))
 }
 
 #[cfg(test)]

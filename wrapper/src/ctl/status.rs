@@ -6,7 +6,7 @@ use super::style::{age, columns, size};
 use super::{Answer, Request, exit};
 use crate::client::args::is_uuid;
 use crate::guard_page::{self, state_in_words};
-use crate::json::json;
+use crate::json::{self, json};
 use crate::os::process::now_ms;
 use crate::state;
 use crate::supervise::conversation::own_words;
@@ -172,10 +172,7 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
             })
         })
         .collect();
-    format!(
-        "{:#}\n",
-        json!({ "sessions": sessions, "complaints": complaints })
-    )
+    json::text(&json!({ "sessions": sessions, "complaints": complaints }))
 }
 
 #[cfg(test)]
