@@ -135,7 +135,6 @@ pub(crate) use json;
 
 #[cfg(test)]
 mod tests {
-    use super::json;
     use serde_json::Value;
 
     #[test]
@@ -143,13 +142,13 @@ mod tests {
         let (none, list) = (None::<u64>, vec!["a", "\"b\"\n"]);
         let ours = json!({
             "number": u64::MAX, "negative": -1, "yes": true, "none": none, "some": Some(7_u32),
-            "text": format!("{}", 1), "list": list.clone(), "made": list.iter().collect::<Vec<_>>(),
+            "text": format!("{}", 1), "list": list.clone(), "made": list.to_vec(),
             "inner": {"empty": {}, "items": [{"one": 1}, "two", 3]},
             "value": Value::Null, "slice": &[String::from("s")][..],
         });
         let theirs = serde_json::json!({
             "number": u64::MAX, "negative": -1, "yes": true, "none": none, "some": Some(7_u32),
-            "text": format!("{}", 1), "list": list.clone(), "made": list.iter().collect::<Vec<_>>(),
+            "text": format!("{}", 1), "list": list.clone(), "made": list.to_vec(),
             "inner": {"empty": {}, "items": [{"one": 1}, "two", 3]},
             "value": Value::Null, "slice": &[String::from("s")][..],
         });

@@ -495,6 +495,7 @@ mod tests {
     use crate::config::GuardSize;
     use crate::config::Reclaim;
     use crate::os::files::Trust;
+    use serde_json::json;
     use std::ffi::OsString;
 
     fn report(with_client: bool, environment: &[(&str, &str)], knows: Capabilities) -> Report {

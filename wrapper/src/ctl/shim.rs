@@ -12,7 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use crate::json::{self, json};
+use serde_json::Value;
 
 use super::style::columns;
 use super::{Answer, Flag, JSON, Request, Verb, exit};
@@ -644,7 +645,7 @@ fn status(user: &User, in_json: bool) -> Answer {
         let files: Vec<Value> = files
             .iter()
             .map(
-                |((state, reason), at)| json!({"path": path(at), "state": state, "reason": reason}),
+                |((state, reason), at)| json!({"path": path(at), "state": *state, "reason": reason.clone()}),
             )
             .collect();
         let whole = json!({
@@ -658,7 +659,7 @@ fn status(user: &User, in_json: bool) -> Answer {
             "start_files": files,
             "notes": notes,
         });
-        let text = format!("{whole:#}\n");
+        let text = json::text(&whole);
         return Answer { text, code };
     }
     let row = |name: &str, value: String| [name.to_owned(), value];
