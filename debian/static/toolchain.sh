@@ -22,7 +22,8 @@ for arch in "$@"; do
   packages+=("musl-dev:$debian")
   [ "$arch" != "$host" ] || continue
   architectures+=("$debian")
-  packages+=("gcc-${arch//_/-}-linux-gnu" "libc6-$debian-cross")
+  # To link against: the same files as in libc6:$debian, where they can't meet those of this machine.
+  packages+=("libc6-$debian-cross")
 done
 
 wanted="${packages[*]}"
@@ -35,7 +36,7 @@ apt=$dir/apt
 # As if none of the compilers were installed: what is unpacked is whole, whatever the machine has. Of what they
 # need (libc6, gcc, libraries) only that is unpacked which the machine lacks. Nothing of what is installed makes
 # demands: it stays as it is.
-compilers='rust|cargo|libstd-rust|libllvm|musl|(gcc|cpp|binutils)-([0-9]+-)?(aarch64|x86-64)-linux|libc6-(arm64|amd64)-cross'
+compilers='rust|cargo|libstd-rust|libllvm|lld|musl|libc6-(arm64|amd64)-cross'
 awk -v RS= -v ORS='\n\n' -v skip="^Package: ($compilers)" '$0 !~ skip' /var/lib/dpkg/status |
   sed -E '/^(Pre-Depends|Depends|Recommends|Suggests|Conflicts|Breaks|Replaces|Enhances):/d' >"$apt/status"
 {
@@ -49,10 +50,12 @@ awk -v RS= -v ORS='\n\n' -v skip="^Package: ($compilers)" '$0 !~ skip' /var/lib/
   printf 'APT::Sandbox::User "root";\nAPT::Install-Recommends "false";\nAcquire::Languages "none";\n'
 } >"$apt/conf"
 apt-get -c "$apt/conf" -qq update
-apt-get -c "$apt/conf" -qq -y --download-only install "${packages[@]}" >/dev/null
+lld=$(apt-cache -c "$apt/conf" search --names-only '^lld-[0-9]+$' | sed 's/ .*//' | sort -V | tail -n 1)
+apt-get -c "$apt/conf" -qq -y --download-only install "${packages[@]}" "${lld:-lld}" >/dev/null
 
 for deb in "$apt"/cache/archives/*.deb; do
   dpkg-deb -x "$deb" "$dir"
 done
-rm -rf "$apt"
+# Of the sources only those of std are compiled.
+rm -rf "$apt" "$dir"/usr/src/rustc-*/{compiler,src} "${dir:?}"/usr/share
 printf '%s' "$wanted" >"$dir/complete"
