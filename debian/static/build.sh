@@ -4,6 +4,7 @@
 #
 #   --arch       default: this machine's
 #   --out        default: target/static/ARCH ($CARGO_TARGET_DIR/static/ARCH)
+#   --jobs       default: parallel=N of $DEB_BUILD_OPTIONS, or as many as there are processors
 #   --toolchain  a folder filled by toolchain.sh; default: .cache/toolchain. It is filled if the machine lacks one of
 #                rustc-web, cargo-web, rust-web-src, lld-22 (or another lld), musl-dev, and used then
 #
@@ -25,7 +26,7 @@ set -euo pipefail
 
 root=$(realpath "$(dirname "$0")/../..")
 host=$(uname -m)
-arch=$host out='' jobs='' toolchain=$root/.cache/toolchain
+arch=$host out='' jobs=$(sed -n 's/.*\bparallel=\([0-9]*\).*/\1/p' <<<"${DEB_BUILD_OPTIONS:-}") toolchain=$root/.cache/toolchain
 while [ $# -gt 0 ]; do
   case $1 in
   --arch) arch=$2 ;;
@@ -103,6 +104,8 @@ printf '!<arch>\n' >"$work/link/static/libunwind.a"
 ln -s "$tools/usr/lib/$arch-linux-musl"/{crt1.o,libc.a} "$work/link/static/"
 # The library itself, not the linker script of that name, which leads to files by absolute paths.
 ln -s "$(libc_of "$tools")" "$work/link/shared/libc.so"
+# The libc crate asks for these as well. Nothing of theirs is used: the guard may need libc.so.6 alone.
+for name in m rt pthread; do printf '!<arch>\n' >"$work/link/shared/lib$name.a"; done
 
 # --- The build.
 
@@ -131,9 +134,8 @@ build() { # crate, target, options of cargo and of the last rustc ($last), flags
 # Half a minute of the compiler's, for 20 KiB: smallest code, equal functions and equal tails of functions once,
 # no loops that count in more than one way.
 settings=(CARGO_PROFILE_RELEASE_OPT_LEVEL=z)
-std=std,panic_abort
-last=(--bin claude-safe "-Zbuild-std=$std" -Zbuild-std-features=optimize_for_size --
-  -Zpre-link-args="$work/link/static/crt1.o" -Lnative="$work/link/static" -Clink-arg=-Wl,--icf=all -Clink-arg=-Wl,-O2
+last=(--bin claude-safe "-Zbuild-std=std,panic_abort" -Zbuild-std-features=optimize_for_size --
+  -Zpre-link-args="$work/link/static/crt1.o" -Lnative="$work/link/static" "-Clink-arg=-Wl,--icf=all,-O2"
   -Cllvm-args=-enable-machine-outliner=always -Cllvm-args=-disable-lsr)
 build claude-safe "$arch-unknown-linux-musl" -Cpanic=immediate-abort -Cforce-unwind-tables=no \
   -Crelocation-model=static -Ctarget-feature=+crt-static -Clink-self-contained=no
