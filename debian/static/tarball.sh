@@ -59,8 +59,8 @@ put 644 "$root/wrapper/completions/claude-safectl.fish" share/fish/vendor_comple
 for file in .claude-plugin/plugin.json hooks/hooks.json README.md; do
   put 644 "$root/wrapper/plugin/$file" "share/claude-safe/plugin/$(dirname "$file")"
 done
-put 644 "$root/LICENSE" .
-put 644 "$root/README.md" .
+put 644 "$root/LICENSE" share/doc/claude-safe
+put 644 "$root/README.md" share/doc/claude-safe
 
 mkdir -p "$out"
 export LC_ALL=C TZ=UTC
