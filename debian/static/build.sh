@@ -44,7 +44,7 @@ out=${out:-$target/static/$arch}
 umask 022
 mkdir -p "$out" "$target/static"
 out=$(realpath "$out")
-work=$(realpath "$target/static")/build
+work=$(realpath "$target/static")/build/$arch
 
 # --- The tools: the machine's, if it has all of Debian's packages, else the unpacked ones.
 
@@ -91,6 +91,9 @@ else
     mv "$ours.part" "$ours"
   fi
 fi
+mkdir -p "$work"
+exec {lock}>"$work/lock"
+flock "$lock" # until the end: two builds at once share all of this
 rm -rf "$work/crates" "$work/link"
 mkdir -p "$work/crates" "$work/link/static" "$work/link/shared" "$work/home"
 ln -s "$(realpath "$rust")"/library/vendor/* "$work/crates/"
