@@ -158,7 +158,7 @@ impl Pty {
             }
         ));
         shell.arg(command.get_program()).args(command.get_args());
-        keep_no_descriptors(&mut shell);
+        inherit_nothing(&mut shell);
         keep_descriptor(&mut shell, shell_end.as_raw_fd());
         let shell = self.spawn(shell)?;
         drop(shell_end);
@@ -520,13 +520,18 @@ pub fn piped(command: &mut Command) -> &mut Command {
         .stderr(Stdio::piped())
 }
 
-/// Makes `command` start without the descriptors above 2 that this process has open, whoever
-/// opened them. Later calls of [`keep_descriptor`] make exceptions.
-pub fn keep_no_descriptors(command: &mut Command) -> &mut Command {
+/// Makes `command` start as from a terminal, however the tests were started: without the descriptors above 2 that
+/// this process has open, whoever opened them, and with no signal ignored (a job in the background of a script ignores
+/// INT and QUIT, one under nohup HUP). Later calls of [`keep_descriptor`] and `pre_exec` make exceptions.
+pub fn inherit_nothing(command: &mut Command) -> &mut Command {
     // SAFETY: close_range is a plain system call. They are marked, not closed: the pipe on which
-    // std reports a failing exec is among them. Before Linux 5.11 they stay open.
+    // std reports a failing exec is among them. Before Linux 5.11 they stay open. signal is
+    // async-signal-safe; KILL and STOP are refused, which changes nothing.
     unsafe {
         command.pre_exec(|| {
+            for number in 1..32 {
+                libc::signal(number, libc::SIG_DFL);
+            }
             libc::syscall(
                 libc::SYS_close_range,
                 3,

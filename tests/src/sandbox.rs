@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::pty::keep_no_descriptors;
+use crate::pty::inherit_nothing;
 use crate::wait::poll_until;
 
 /// A fresh folder with what a program may want to write to. Drop removes it; with
@@ -133,7 +133,7 @@ impl Sandbox {
             .env("TERM", "xterm-256color")
             .current_dir(self.work())
             .stdin(Stdio::null());
-        keep_no_descriptors(&mut command);
+        inherit_nothing(&mut command);
         command
     }
 }

@@ -1210,3 +1210,23 @@ fn a_missing_client_is_an_error_when_it_is_required() {
     let outcome = std::panic::catch_unwind(skipped);
     assert_eq!(outcome.is_err(), client_required());
 }
+
+/// Tests that were started under nohup, or in the background of a script, see what others see.
+#[test]
+fn a_program_in_a_sandbox_inherits_no_ignored_signal() {
+    let sandbox = Sandbox::new();
+    // The premise is our own: a test process of which a signal is ignored.
+    // SAFETY: SIGUSR2 means nothing to this process; other tests here don't ask what it does with it.
+    let before = unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+    let mut command = sandbox.command("/bin/cat");
+    let output = command.arg("/proc/self/status").output().unwrap();
+    // SAFETY: as above; it is put back.
+    unsafe { libc::signal(libc::SIGUSR2, before) };
+    let status = String::from_utf8(output.stdout).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:\t"));
+    // Real-time signals are nobody's business here.
+    let ignored = u64::from_str_radix(ignored.unwrap(), 16).unwrap();
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{ignored:x}");
+}
