@@ -5,8 +5,8 @@
 #   --arch       default: this machine's
 #   --out        default: target/static/ARCH ($CARGO_TARGET_DIR/static/ARCH)
 #   --jobs       default: parallel=N of $DEB_BUILD_OPTIONS, or as many as there are processors
-#   --toolchain  a folder filled by toolchain.sh; default: .cache/toolchain. It is filled if the machine lacks one of
-#                rustc-web, cargo-web, rust-web-src, lld-22 (or another lld), musl-dev, and used then
+#   --toolchain  a folder for toolchain.sh to fill. Without it: the machine's own rustc-web, cargo-web, rust-web-src,
+#                lld-22 (or another lld) and musl-dev, or .cache/toolchain if it lacks one of them
 #
 # Owns the way from the sources to the same bytes everywhere, with Debian's compilers alone: no rustup, no cargo
 # configuration of the user's, nothing of the caller's environment reaches the compiler. The network is used by one
@@ -26,7 +26,7 @@ set -euo pipefail
 
 root=$(realpath "$(dirname "$0")/../..")
 host=$(uname -m)
-arch=$host out='' jobs=$(sed -n 's/.*\bparallel=\([0-9]*\).*/\1/p' <<<"${DEB_BUILD_OPTIONS:-}") toolchain=$root/.cache/toolchain
+arch=$host out='' jobs=$(sed -n 's/.*\bparallel=\([0-9]*\).*/\1/p' <<<"${DEB_BUILD_OPTIONS:-}") toolchain=''
 while [ $# -gt 0 ]; do
   case $1 in
   --arch) arch=$2 ;;
@@ -65,10 +65,10 @@ libc_of() { # the machine's own is never unpacked
 }
 has_all() { has_rust "$1" && lld_of "$1" >/dev/null && [ -e "$1/usr/lib/$arch-linux-musl/libc.a" ] && [ -e "$(libc_of "$1")" ]; }
 
-if has_all ''; then
+if [ -z "$toolchain" ] && has_all ''; then
   tools=
 else
-  tools=$(realpath -m "$toolchain")
+  tools=$(realpath -m "${toolchain:-$root/.cache/toolchain}")
   has_all "$tools" || "${0%/*}/toolchain.sh" "$tools" "$host" "$arch"
   has_all "$tools" || die "$tools lacks a part of the toolchain"
 fi

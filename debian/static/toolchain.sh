@@ -26,9 +26,15 @@ for arch in "$@"; do
   packages+=("libc6-$debian-cross")
 done
 
-wanted="${packages[*]}"
-if [ "$(cat "$dir/complete" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
-rm -rf "$dir"
+# What an earlier call unpacked stays; only the rest is fetched.
+unpacked=$(cat "$dir/complete" 2>/dev/null || true)
+missing=()
+for package in "${packages[@]}"; do
+  [[ " $unpacked " = *" $package "* ]] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+[ -n "$unpacked" ] || rm -rf "$dir"
+rm -rf "$dir/apt"
 mkdir -p "$dir"/apt/{state/lists/partial,cache/archives/partial}
 dir=$(realpath "$dir")
 apt=$dir/apt
@@ -50,12 +56,15 @@ awk -v RS= -v ORS='\n\n' -v skip="^Package: ($compilers)" '$0 !~ skip' /var/lib/
   printf 'APT::Sandbox::User "root";\nAPT::Install-Recommends "false";\nAcquire::Languages "none";\n'
 } >"$apt/conf"
 apt-get -c "$apt/conf" -qq update
-lld=$(apt-cache -c "$apt/conf" search --names-only '^lld-[0-9]+$' | sed 's/ .*//' | sort -V | tail -n 1)
-apt-get -c "$apt/conf" -qq -y --download-only install "${packages[@]}" "${lld:-lld}" >/dev/null
+if [ -z "$unpacked" ]; then # with the compiler the newest lld, which is of the same LLVM
+  lld=$(apt-cache -c "$apt/conf" search --names-only '^lld-[0-9]+$' | sed 's/ .*//' | sort -V | tail -n 1)
+  missing+=("${lld:-lld}")
+fi
+apt-get -c "$apt/conf" -qq -y --download-only install "${missing[@]}" >/dev/null
 
 for deb in "$apt"/cache/archives/*.deb; do
   dpkg-deb -x "$deb" "$dir"
 done
 # Of the sources only those of std are compiled.
 rm -rf "$apt" "$dir"/usr/src/rustc-*/{compiler,src} "${dir:?}"/usr/share
-printf '%s' "$wanted" >"$dir/complete"
+echo "$unpacked ${missing[*]}" >"$dir/complete"
