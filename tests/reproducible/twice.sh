@@ -37,7 +37,7 @@ surrounding() { # name, path of the checkout, order of its files
     [ ! -e "$registry/$name" ] || cp "$registry/$name" "$home/cargo/"
   done
   (cd "$root" && git ls-files -z --cached --others --exclude-standard | sort -z "$3" | tar -c --null -T - --ignore-failed-read) |
-    tar -x -C "$tree"
+    tar -x -m -C "$tree" # as new: cargo must not take a file for the one of the last time
   ln -sfn "$root/.cache/toolchain" "$tree/.cache/toolchain"
 }
 surrounding first a --
