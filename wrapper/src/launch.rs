@@ -100,10 +100,9 @@ fn set_up<'a>(
         None => Capabilities::default(),
     };
     let state_base = state::base(variable, process::own_ids().euid);
-    let folder = Proc::new(Path::new("/proc"))
-        .stat(process::own_pid(), None)
-        .ok()
-        .and_then(|us| SessionFolder::create(&state_base, us.id.pid, us.id.start_ticks).ok());
+    let us = Proc::new(Path::new("/proc")).stat(process::own_pid(), None);
+    let us = us.ok().map(|us| us.id);
+    let folder = us.and_then(|us| SessionFolder::create(&state_base, us.pid, us.start_ticks).ok());
     let wants_hook = starts_session
         && invocation.is_interactive()
         && capabilities.plugin_dir
@@ -114,6 +113,7 @@ fn set_up<'a>(
     });
     Setup {
         config,
+        us,
         invocation,
         find_client,
         handover: handover(config, kind, folder.as_ref()),

@@ -9,8 +9,10 @@
 //! | [`supervise`] | the running session: start, relay, watch, restart, end |
 //! | [`state`] | the folder of one running session |
 //! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
+//! | [`contain`] | tier 0: a control group of the session's own, and the order in which the kernel kills |
 //! | [`ctl`] | `claude-safectl` |
 //! | [`notice`] | what the user is told |
+//! | [`remedy`] | what can be done about a machine that lacks something |
 //! | [`stats_page`] | the layout of that page (the guard's own file) |
 //!
 //! The rule above all rules: every failure of our own ends in one line on standard error, and
@@ -20,6 +22,7 @@
 
 pub mod client;
 pub mod config;
+pub mod contain;
 pub mod ctl;
 pub mod guard_page;
 pub mod json;
@@ -28,6 +31,7 @@ mod launch;
 mod manual;
 pub mod notice;
 pub mod os;
+pub mod remedy;
 pub mod state;
 #[path = "../../guard/src/stats_page.rs"]
 pub mod stats_page;

@@ -1,6 +1,7 @@
 //! The folder of one running session, for everything that must be found from outside while it
 //! lives. Owned by us alone: never shared between sessions, never used if somebody else could write there.
 
+use crate::contain::own_group;
 use crate::json::{self, json};
 use crate::os::private::{self, Access};
 use crate::watch::ProcessId;
@@ -148,6 +149,10 @@ pub struct Notes {
     pub conversation: Option<String>,
     /// Where the client keeps what it knows.
     pub client_folder: Option<PathBuf>,
+    /// How the session is contained, in words.
+    pub contained: Option<String>,
+    /// The folder of its control group.
+    pub group_folder: Option<PathBuf>,
 }
 
 impl Notes {
@@ -174,8 +179,11 @@ impl Notes {
             tell(key, number.map(|n| n.to_string()));
         }
         tell("conversation", self.conversation.clone());
-        let folder = self.client_folder.as_deref().and_then(Path::to_str);
-        tell("client_folder", folder.map(str::to_owned));
+        let text_of =
+            |path: &Option<PathBuf>| path.as_deref().and_then(Path::to_str).map(str::to_owned);
+        tell("client_folder", text_of(&self.client_folder));
+        tell("contained", self.contained.clone());
+        tell("group_folder", text_of(&self.group_folder));
         text
     }
 
@@ -205,6 +213,8 @@ impl Notes {
                 "tier_2_kib" => notes.tier_2_kib = number(),
                 "conversation" => notes.conversation = Some(value.to_owned()),
                 "client_folder" => notes.client_folder = Some(value.into()),
+                "contained" => notes.contained = Some(value.to_owned()),
+                "group_folder" => notes.group_folder = Some(value.into()),
                 _ => {}
             }
         }
@@ -294,8 +304,12 @@ pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
             continue;
         }
         let notes = read_file(&session.path, NOTES).unwrap_or_default();
-        let client = Notes::parse(&notes).client();
+        let notes = Notes::parse(&notes);
+        let client = notes.client();
         if client.is_none_or(|client| start_of(client.pid) != Some(client.start_ticks)) {
+            if let Some(group) = notes.group_folder {
+                own_group::remove_if_ours(&group, session.pid, session.start_ticks);
+            }
             remove(&session.path);
         }
     }
@@ -410,6 +424,8 @@ mod tests {
             tier_2_kib: Some(5),
             conversation: Some("an-id".to_owned()),
             client_folder: Some("/home/a=b/.claude".into()),
+            contained: Some("own cgroup".to_owned()),
+            group_folder: Some("/sys/fs/cgroup/x".into()),
         };
         assert_eq!(Notes::parse(&notes.text()), notes);
         assert_eq!(Notes::parse(&Notes::default().text()), Notes::default());

@@ -43,20 +43,40 @@ pub fn measure(proc_root: &Path) -> Option<Memory> {
 
 /// Is there a cgroup v2 hierarchy with us in it, and where is our group's folder?
 pub fn unified_cgroup_folder(proc_root: &Path) -> Option<PathBuf> {
+    unified_mount(proc_root).map(|(mount, own)| mount.folder_of(&own))
+}
+
+/// Where the cgroup v2 hierarchy is mounted, and our path in it.
+pub(crate) fn unified_mount(proc_root: &Path) -> Option<(Mount, PathBuf)> {
     let groups = read_text(&proc_root.join("self/cgroup"))?;
     let mounts = read_text(&proc_root.join("self/mountinfo"))?;
-    let path = own_path(&groups, Hierarchy::Unified)?;
-    mounts_of(&mounts, Hierarchy::Unified)
-        .first()
-        .map(|mount| mount.folder_of(&path))
+    let path = unified_path(&groups)?;
+    let mount = mounts_of(&mounts, Hierarchy::Unified).into_iter().next()?;
+    Some((mount, path))
+}
+
+/// The path in cgroup v2 that a text of `/proc/PID/cgroup` tells.
+pub(crate) fn unified_path(groups: &str) -> Option<PathBuf> {
+    own_path(groups, Hierarchy::Unified)
 }
 
 fn memory_total_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib = meminfo_kib(meminfo, "MemTotal:")?;
     (kib > 0).then(|| kib.saturating_mul(1024))
+}
+
+/// One line of `/proc/meminfo` (proc_meminfo(5)), KiB.
+fn meminfo_kib(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// All swap of this machine, in use or not, KiB.
+pub fn swap_total_kib(proc_root: &Path) -> u64 {
+    let meminfo = read_text(&proc_root.join("meminfo"));
+    meminfo
+        .and_then(|text| meminfo_kib(&text, "SwapTotal:"))
+        .unwrap_or(0)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,16 +88,21 @@ enum Hierarchy {
 }
 
 /// One mounted hierarchy: which folder of it is mounted where.
-struct Mount {
+pub(crate) struct Mount {
     root: PathBuf,
     point: PathBuf,
 }
 
 impl Mount {
+    /// Where it is mounted.
+    pub(crate) fn point(&self) -> &Path {
+        &self.point
+    }
+
     /// The folder of the group at `path`. Where the group lies outside of what is mounted (a
     /// container that shows its own part, or a cgroup namespace whose paths begin with `/..`), the
     /// mount point itself is the nearest group that can be seen.
-    fn folder_of(&self, path: &Path) -> PathBuf {
+    pub(crate) fn folder_of(&self, path: &Path) -> PathBuf {
         let climbs = path.components().any(|part| part == Component::ParentDir);
         match path.strip_prefix(&self.root) {
             // Joining an empty path would leave a slash at the end.

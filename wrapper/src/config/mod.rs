@@ -175,6 +175,8 @@ pub struct Config {
     pub reclaim: Reclaim,
     /// `CLAUDE_SAFE_CONTAIN` is not `off`.
     pub contain: bool,
+    /// `CLAUDE_SAFE_FLEET_MAX_MB`; 0: no wall.
+    pub fleet_max_mib: u64,
     /// `CLAUDE_SAFE_CONTINUE` is not `never`.
     pub continue_turn: bool,
     /// `CLAUDE_SAFE_SWEEP`
@@ -188,12 +190,16 @@ pub struct Config {
 impl Config {
     /// From which memory on the guard's pool serves, MiB. `None`: never, `CLAUDE_SAFE_RECLAIM` does not have it.
     pub fn pool_threshold_mib(&self) -> Option<u64> {
-        let is_wanted = match &self.reclaim {
+        self.reclaims_by("pool").then_some(self.guard_threshold_mib)
+    }
+
+    /// Is a mechanism of [`vocabulary::MECHANISMS`] wanted by `CLAUDE_SAFE_RECLAIM`?
+    pub fn reclaims_by(&self, mechanism: &str) -> bool {
+        match &self.reclaim {
             Reclaim::Auto => true,
             Reclaim::Off => false,
-            Reclaim::Only(words) => words.contains(&"pool"),
-        };
-        is_wanted.then_some(self.guard_threshold_mib)
+            Reclaim::Only(words) => words.contains(&mechanism),
+        }
     }
 }
 
@@ -561,6 +567,7 @@ impl Resolver<'_> {
                 )
                 .0,
             contain: self.first_word(&vocabulary::SAFE_CONTAIN),
+            fleet_max_mib: self.number(&vocabulary::SAFE_FLEET_MAX_MB, 0).0,
             continue_turn: self.first_word(&vocabulary::SAFE_CONTINUE),
             sweep: self.switch(&vocabulary::SAFE_SWEEP, true),
             pty_warn: self.number(&vocabulary::SAFE_PTY_WARN, 100).0 as u32,
@@ -724,6 +731,7 @@ mod tests {
                 client_bin: None,
                 reclaim: Reclaim::Auto,
                 contain: true,
+                fleet_max_mib: 0,
                 continue_turn: true,
                 sweep: true,
                 pty_warn: 100,

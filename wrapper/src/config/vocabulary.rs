@@ -164,6 +164,18 @@ pub static SAFE_CONTAIN: Variable = Variable {
     help: "tier 0, own cgroup and kill order: auto or off",
 };
 
+/// All sessions of a user together.
+pub static SAFE_FLEET_MAX_MB: Variable = Variable {
+    name: "CLAUDE_SAFE_FLEET_MAX_MB",
+    kind: Kind::Number {
+        unit: "MiB",
+        min: 0,
+        max: MAX_MIB,
+    },
+    default: "0",
+    help: "memory of all contained sessions of a user together, a wall; 0: none",
+};
+
 /// Whether a turn that was cut off is taken up again.
 pub static SAFE_CONTINUE: Variable = Variable {
     name: "CLAUDE_SAFE_CONTINUE",
@@ -201,7 +213,7 @@ pub static SAFE_DISABLE: Variable = Variable {
 };
 
 /// Every variable, in the order in which it is shown.
-pub static ALL: [&Variable; 13] = [
+pub static ALL: [&Variable; 14] = [
     &GUARD_LIB,
     &GUARD_THRESHOLD_MB,
     &GUARD_SIZES,
@@ -211,6 +223,7 @@ pub static ALL: [&Variable; 13] = [
     &SAFE_BIN,
     &SAFE_RECLAIM,
     &SAFE_CONTAIN,
+    &SAFE_FLEET_MAX_MB,
     &SAFE_CONTINUE,
     &SAFE_SWEEP,
     &SAFE_PTY_WARN,

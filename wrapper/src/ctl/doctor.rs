@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::json::{self, json};
 use serde_json::Value;
 
+use super::kernel_tiers::KernelTiers;
 use super::page::range_of;
 use super::shim::typed_on;
 use super::style::{Style, Tone, columns};
@@ -85,10 +86,20 @@ impl Kernel {
 
 /// One tier, as it is here.
 #[derive(Debug, PartialEq, Eq)]
-struct Tier {
+pub(super) struct Tier {
     name: &'static str,
-    in_force: Vec<String>,
-    not_in_force: Vec<String>,
+    pub(super) in_force: Vec<String>,
+    pub(super) not_in_force: Vec<String>,
+}
+
+impl Tier {
+    pub(super) fn new(name: &'static str) -> Tier {
+        Tier {
+            name,
+            in_force: Vec::new(),
+            not_in_force: Vec::new(),
+        }
+    }
 }
 
 /// See [`Report::pool`].
@@ -133,6 +144,7 @@ struct Report {
     knows: Option<Capabilities>,
     guard: GuardFile,
     kernel: Kernel,
+    kernel_tiers: KernelTiers,
     /// What typing `claude` starts, and whether that is claude-safe.
     typed: Option<(PathBuf, bool)>,
 }
@@ -158,6 +170,7 @@ impl Report {
         Report {
             // Without the cache: a doctor looks for himself, and writes nothing.
             knows: text.map(|text| Capabilities::of(text, None)),
+            kernel_tiers: KernelTiers::tried(&config),
             config,
             complaints,
             memory: sources.memory,
@@ -237,33 +250,14 @@ impl Report {
 
     fn tiers(&self) -> [Tier; 3] {
         let config = &self.config;
-        let mut tier_0 = Tier {
-            name: "0 contain",
-            in_force: vec![],
-            not_in_force: vec![],
-        };
-        tier_0.not_in_force.push(if config.contain {
-            "own cgroup and kill order: not in this version".to_owned()
-        } else {
-            "switched off by CLAUDE_SAFE_CONTAIN".to_owned()
-        });
-        let mut tier_1 = Tier {
-            name: "1 reclaim",
-            in_force: vec![],
-            not_in_force: vec![],
-        };
-        tier_1
-            .not_in_force
-            .push("giving memory back: not in this version".to_owned());
+        let mut tier_0 = Tier::new("0 contain");
+        let mut tier_1 = Tier::new("1 reclaim");
+        self.kernel_tiers.tell(config, &mut tier_0, &mut tier_1);
         match self.pool() {
             Pool::InForce(line) => tier_1.in_force.push(line),
             Pool::NotInForce(lines) => tier_1.not_in_force.extend(lines),
         }
-        let mut tier_2 = Tier {
-            name: "2 restart",
-            in_force: vec![],
-            not_in_force: vec![],
-        };
+        let mut tier_2 = Tier::new("2 restart");
         match (&self.client, config.disable) {
             (_, true) => tier_2
                 .not_in_force
@@ -494,6 +488,7 @@ mod tests {
     use crate::client::kind::examine;
     use crate::config::GuardSize;
     use crate::config::Reclaim;
+    use crate::contain::State;
     use crate::os::files::Trust;
     use serde_json::json;
     use std::ffi::OsString;
@@ -543,6 +538,13 @@ mod tests {
                 needs_link: false,
             },
             kernel: Kernel::probe(Path::new("/proc")),
+            kernel_tiers: KernelTiers {
+                state: State::Nowhere("no luck"),
+                cap_bytes: None,
+                can_reclaim: false,
+                swap_kib: 0,
+                remedy: None,
+            },
             typed: None,
         }
     }
@@ -556,13 +558,15 @@ mod tests {
     #[test]
     fn only_what_is_built_and_works_is_claimed() {
         let [tier_0, tier_1, tier_2] = report(true, &[], NEW_CLIENT).tiers();
-        assert_eq!(tier_0.in_force, Vec::<String>::new());
+        let order = "kill order: the kernel takes a tool first, then the session";
+        assert_eq!(tier_0.in_force, [order]);
+        assert_eq!(tier_0.not_in_force, ["own cgroup: no luck"]);
         // This test's own program is the client: its malloc is glibc's, and imported.
         let pool = "pool: above 2048 MiB, requests of 153..168 bytes get dense slabs of their own";
         assert_eq!(tier_1.in_force, [pool]);
         assert_eq!(
             tier_1.not_in_force,
-            ["giving memory back: not in this version"]
+            ["cgroup: the session has no cgroup of its own (tier 0)"]
         );
         assert!(tier_2.in_force[0].contains("restart at 4096 MiB"));
         assert_eq!(tier_2.in_force.len(), 2);

@@ -9,6 +9,7 @@ use std::io::Write;
 mod config;
 mod doctor;
 mod hook;
+mod kernel_tiers;
 mod page;
 mod resident;
 mod sessions;

@@ -167,6 +167,8 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "tier_1_bytes": bytes(notes.tier_1_kib),
                 "warn_bytes": bytes(notes.warn_kib),
                 "tier_2_bytes": bytes(notes.tier_2_kib),
+                "contained": notes.contained.as_ref(),
+                "group_folder": notes.group_folder.as_ref().map(|folder| folder.to_string_lossy()),
                 "guard": status.guard,
                 "conversation": status.conversation.as_ref(),
             })

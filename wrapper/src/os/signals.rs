@@ -24,7 +24,7 @@ pub const SIGNO_MAX: Signo = 64;
 
 /// The signal mask and the ignored signals with which this process was started: what the client
 /// must find too.
-#[derive(Clone, Copy)]
+#[derive(Default, Clone, Copy)]
 pub struct Inherited {
     mask: u64,
     ignored: u64,

@@ -14,6 +14,7 @@
 //! | [`statistics`] | the SIGUSR1 line |
 //! | [`ending`] | TERM, grace, KILL: of the client, of a tool, of what is left |
 //! | [`restart`] | when to start again, and when to give up |
+//! | [`tool`] | what a tool is called, and which one the kernel has killed |
 
 pub mod conversation;
 pub mod ending;
@@ -23,11 +24,15 @@ pub mod relay;
 pub mod restart;
 pub mod statistics;
 pub mod terminal;
+pub mod tool;
 pub mod transcript;
 
 use crate::client::args::Invocation;
+use crate::client::args::StartsSession;
 use crate::client::find::Client;
 use crate::config::Config;
+use crate::config::memory::swap_total_kib;
+use crate::contain::{Caps, Containment};
 use crate::guard_page;
 use crate::notice;
 use crate::os::process::{self, Change, Launch, PidFd};
@@ -53,6 +58,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use terminal::TerminalKeeper;
+use tool::Fattest;
 use transcript::Turn;
 
 /// After a restart, a client that ends with an error within this time could not take the
@@ -96,6 +102,8 @@ const PROC: &str = "/proc";
 pub struct Setup<'a> {
     /// The effective configuration.
     pub config: &'a Config,
+    /// This process, where `/proc` tells who it is.
+    pub us: Option<ProcessId>,
     /// The command line, understood.
     pub invocation: &'a Invocation,
     /// The client, found anew for a restart: it may have updated itself meanwhile.
@@ -160,6 +168,12 @@ struct Life {
     oom_kills: Option<u64>,
     /// When the pressure trigger woke us last.
     pressed_at_ms: u64,
+    /// What it told of itself at its start.
+    notes: Notes,
+    /// The fattest tool of the last look, by name.
+    fattest: Option<Fattest>,
+    /// Processes of this session that the kernel has killed for memory, at the last look.
+    group_oom_kills: Option<u64>,
     /// The client is being ended.
     ending: Option<Ending>,
     /// Tools that are being ended.
@@ -186,6 +200,7 @@ struct Supervisor<'a> {
     notifier: Notifier<'a>,
     statistics: Statistics<'a>,
     limits: Limits,
+    containment: Containment<'a>,
     /// Start of the session, seconds since 1970.
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
@@ -215,6 +230,16 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         keeper,
         statistics: Statistics::new(setup),
         limits: Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS),
+        containment: Containment::new(
+            setup.us,
+            setup.config.contain,
+            Caps::new(
+                setup.config.watchdog_threshold_mib,
+                setup.config.fleet_max_mib,
+                swap_total_kib(Path::new(PROC)),
+            ),
+            &setup.inherited,
+        ),
         since_unix_s: unix_s(),
         asked_to_end: None,
         setup,
@@ -403,17 +428,25 @@ impl Supervisor<'_> {
             near_limit_at_ms: None,
             oom_kills: None,
             pressed_at_ms: 0,
+            notes: Notes::default(),
+            fattest: None,
+            group_oom_kills: None,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
-        let stat = self.processes.stat(pid, None);
-        self.register(Notes {
+        let started = self.processes.stat(pid, None).ok().map(|stat| stat.id);
+        if let Some(client) = started {
+            let is_session = self.setup.invocation.starts_session() == StartsSession::Yes;
+            self.containment.client_started(client, is_session);
+        }
+        life.notes = Notes {
             client_pid: Some(pid),
-            client_start_ticks: stat.ok().map(|stat| stat.id.start_ticks),
+            client_start_ticks: started.map(|id| id.start_ticks),
             client_since_unix_s: Some(client_since_unix_s),
             restarts: Some(restarts.into()),
             conversation: start.id().map(str::to_owned),
             ..Notes::default()
-        });
+        };
+        self.register(&life.notes);
         let change = self.watch_until_end(&mut life);
         let memory = life.memory.take().or_else(|| {
             let killed = change == Change::Signaled(signals::SIGKILL);
@@ -447,6 +480,7 @@ impl Supervisor<'_> {
             let now = process::now_ms();
             let due = (life.ending.iter().chain(&life.tools))
                 .filter_map(Ending::due_ms)
+                .chain(self.containment.due_ms())
                 .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
             self.timer.arm(sleep_ms);
@@ -499,7 +533,9 @@ impl Supervisor<'_> {
             if pressed {
                 life.pressed_at_ms = now;
             }
-            if life.look_at_ms <= now || pressed {
+            self.containment.tick();
+            let contained_due = self.containment.due_ms().is_some_and(|due| due <= now);
+            if life.look_at_ms <= now || pressed || contained_due {
                 self.look(life);
             }
         }
@@ -509,6 +545,7 @@ impl Supervisor<'_> {
     fn relay(&mut self, signo: Signo, life: &Life) {
         if signo == signals::SIGCHLD {
             self.notifier.reap();
+            self.containment.reap();
             self.relay.child_ended();
             return;
         }
@@ -542,6 +579,21 @@ impl Supervisor<'_> {
             life.look_at_ms = now + FIRST_LOOK_MS;
             return;
         };
+        let news = self.containment.look(sample);
+        if let Some(text) = news.tell {
+            self.notifier.tell(&self.keeper, &text);
+        }
+        let kills = self.containment.oom_kills();
+        let killed = kills
+            .zip(life.group_oom_kills)
+            .is_some_and(|(now, before)| now > before);
+        life.group_oom_kills = kills;
+        let fattest = Fattest::of(sample, life.fattest.as_ref());
+        if killed {
+            let text = tool::killed_by_kernel(life.fattest.as_ref(), sample);
+            self.notifier.tell(&self.keeper, &text);
+        }
+        life.fattest = fattest;
         let verdict = verdict(sample, &self.limits, &life.history);
         life.history.note(sample, &self.limits, &verdict);
         life.look_at_ms = now + next_look_ms(sample, &self.limits, &life.history, self.ceiling_s());
@@ -554,6 +606,8 @@ impl Supervisor<'_> {
             life.near_limit_at_ms = Some(now);
         }
         life.last = Some(seen);
+        life.watcher.set_apart(&news.apart);
+        self.note_containment(life);
         self.tell_guard(seen, life);
         life.tools.retain(|tool| !tool.is_over(&mut self.processes));
         if let Some(ending) = &mut life.ending {
@@ -638,8 +692,7 @@ impl Supervisor<'_> {
 
     /// Ends a tool that alone fills the limit: the session stays.
     fn end_tool(&mut self, tool: &EndTool, life: &mut Life) {
-        let name = std::fs::read_to_string(format!("{PROC}/{}/comm", tool.leader.pid));
-        let name = name.as_deref().unwrap_or("?").trim_end();
+        let name = tool::command_of(tool.leader.pid);
         self.notifier.tell(
             &self.keeper,
             &format!(
@@ -655,6 +708,19 @@ impl Supervisor<'_> {
             tool.pgid,
             TOOL_GRACE_MS,
         ));
+    }
+
+    /// Writes down where the session is contained, when that has changed.
+    fn note_containment(&self, life: &mut Life) {
+        let words = self.containment.state().in_words();
+        let folder = self.containment.folder();
+        if life.notes.contained.as_deref() != Some(words)
+            || life.notes.group_folder.as_deref() != folder
+        {
+            life.notes.contained = Some(words.to_owned());
+            life.notes.group_folder = folder.map(Path::to_owned);
+            self.register(&life.notes);
+        }
     }
 
     /// Asks the client to leave, for a restart.
@@ -747,7 +813,7 @@ impl Supervisor<'_> {
     }
 
     /// Writes down who we are, for `claude-safectl`.
-    fn register(&self, of_this_life: Notes) {
+    fn register(&self, of_this_life: &Notes) {
         if let Some(folder) = &self.setup.folder {
             let client_folder = self.setup.client_folder.as_deref();
             let notes = Notes {
@@ -758,7 +824,7 @@ impl Supervisor<'_> {
                 warn_kib: Some(self.limits.warn_kib),
                 tier_2_kib: Some(self.limits.limit_kib),
                 client_folder: client_folder.and_then(|folder| std::path::absolute(folder).ok()),
-                ..of_this_life
+                ..of_this_life.clone()
             };
             let _ = folder.write(NOTES, &notes.text());
         }

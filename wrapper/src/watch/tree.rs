@@ -112,6 +112,42 @@ pub struct Sample {
     pub subtrees: Vec<Subtree>,
 }
 
+#[cfg(test)]
+impl Sample {
+    /// A client and tools of one process each, without memory.
+    pub(crate) fn of_tools(client: i32, tools: &[i32]) -> Sample {
+        let id = |pid| ProcessId {
+            pid,
+            start_ticks: 1,
+        };
+        let process = |pid| Process {
+            id: id(pid),
+            ppid: client,
+            pgid: pid,
+            footprint_kib: 0,
+            counted_kib: 0,
+        };
+        Sample {
+            client: id(client),
+            processes: [client]
+                .iter()
+                .chain(tools)
+                .map(|pid| process(*pid))
+                .collect(),
+            subtrees: (1..=tools.len())
+                .map(|first| Subtree {
+                    leader: id(tools[first - 1]),
+                    branch: Branch::Tool,
+                    kib: 0,
+                    first,
+                    end: first + 1,
+                })
+                .collect(),
+            ..Sample::default()
+        }
+    }
+}
+
 impl Sample {
     /// The processes of a subtree of this sample, the leader first.
     #[must_use]
@@ -264,6 +300,8 @@ pub struct Watcher {
     swapped: bool,
     swap_checked_ms: u64,
     known: ByPid,
+    /// No part of the session, though it started them.
+    apart: Vec<ProcessId>,
     sample: Sample,
     // When PSS was asked last, what that cost, and how near to the limit the total was then.
     confirmed_at_ms: Option<u64>,
@@ -317,6 +355,7 @@ impl Watcher {
             swapped: false,
             swap_checked_ms: 0,
             known: ByPid::default(),
+            apart: Vec::new(),
             sample: Sample::default(),
             confirmed_at_ms: None,
             confirm_cost_us: 0,
@@ -328,6 +367,12 @@ impl Watcher {
             by_parent: Vec::new(),
             relatives: Vec::new(),
         }
+    }
+
+    /// From the next look on these processes, a whole subtree, are no part of the session: neither they nor what
+    /// they start is counted.
+    pub fn set_apart(&mut self, subtree: &[ProcessId]) {
+        self.apart.extend_from_slice(subtree);
     }
 
     /// The last look's sample (empty before the first).
@@ -551,6 +596,9 @@ impl Watcher {
             known = self.known.get_mut(pid);
         }
         let Ok(stat) = read else { return false };
+        if self.apart.contains(&stat.id) {
+            return false;
+        }
         let is_root = self.root == Some(stat.id);
         let known = known.filter(|known| known.stat.id == stat.id);
         let is_known = known.is_some();

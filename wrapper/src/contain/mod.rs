@@ -1,0 +1,568 @@
+//! Tier 0: the session in a control group of its own, and who is killed first when memory runs out.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`group`] | where a process is in cgroup v2, and the files of a group |
+//! | [`manager`] | what systemd is asked, through busctl(1) |
+//! | [`own_group`] | a group made by ourselves, where there is no systemd |
+//! | [`kill_order`] | `oom_score_adj` |
+//! | [`apart`] | the client's daemon, which serves other sessions too |
+//!
+//! The client is started as it is without all this, and moved while it runs: nothing here can keep it from
+//! starting, and its start takes no longer. What it has allocated by then (the first few hundredths of a second)
+//! stays charged to the group that it was started in.
+//!
+//! The ladder: a scope in a slice of the session (systemd), a group of our own (delegated cgroup v2), none. A rung counts
+//! once `/proc/PID/cgroup` says so, and is looked at again after 3 s, after 30 s, and at every look. Never sets
+//! `memory.high`: its throttling is pressure on everybody else's account too.
+
+pub mod apart;
+pub mod group;
+pub mod kill_order;
+pub mod manager;
+pub mod own_group;
+
+use crate::os::process::{self, Change, Launch, now_ms};
+use crate::os::signals::Inherited;
+use crate::os::wait;
+use crate::watch::{ProcessId, Sample};
+use group::Groups;
+use kill_order::KillOrder;
+use manager::{Manager, Request};
+use own_group::OwnGroup;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// After these times from the move on, who is inside is looked at in any case, milliseconds.
+const CHECKS_MS: [u64; 2] = [3_000, 30_000];
+/// Looks near the limit follow each other faster than this; who is inside is then not asked every time, milliseconds.
+const CHECK_AT_MOST_EVERY_MS: u64 = 1_000;
+/// The manager answers before it moves a process: some milliseconds as a rule.
+const MOVE_MS: u64 = 5_000;
+/// How often is looked in that time.
+const MOVE_LOOK_MS: u64 = 20;
+/// How often one process is brought back: one that leaves again means it.
+const BRING_BACK_TIMES: u8 = 2;
+
+/// What bounds the session as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// `memory.max` of the session, bytes: a last wall, half as much again as tier 2.
+    pub memory_bytes: Option<u64>,
+    /// `memory.swap.max` of the session, bytes.
+    pub swap_bytes: Option<u64>,
+    /// `memory.max` of all sessions of this user together, bytes.
+    pub fleet_bytes: Option<u64>,
+}
+
+impl Caps {
+    /// From the limits in MiB (0: none) and the machine's swap in KiB: three quarters of the swap, so that a session
+    /// leaves some to others.
+    pub fn new(tier_2_mib: u64, fleet_mib: u64, swap_total_kib: u64) -> Caps {
+        let bytes = |mib: u64| (mib > 0).then(|| mib.saturating_mul(1 << 20));
+        Caps {
+            memory_bytes: bytes(tier_2_mib.saturating_add(tier_2_mib / 2)),
+            swap_bytes: (swap_total_kib > 0).then(|| swap_total_kib / 4 * 3 * 1024),
+            fleet_bytes: bytes(fleet_mib),
+        }
+    }
+}
+
+/// Where the session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not tried: switched off, or this is no session.
+    NotTried,
+    /// The manager has been asked.
+    Asked,
+    /// In a scope of its own.
+    InScope,
+    /// In a group of our own.
+    InOwnGroup,
+    /// In none, and why.
+    Nowhere(&'static str),
+}
+
+impl State {
+    /// For people.
+    pub fn in_words(&self) -> &'static str {
+        match self {
+            State::NotTried => "not tried",
+            State::Asked => "the service manager was asked",
+            State::InScope => "scope in a slice of its own",
+            State::InOwnGroup => "own cgroup",
+            State::Nowhere(why) => why,
+        }
+    }
+}
+
+/// What was asked of the manager last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// A scope for the client, so many things left out.
+    Scope(manager::Attempt),
+    /// For processes that left it, for the daemon, or a limit.
+    Other,
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub struct News {
+    /// For the user.
+    pub tell: Option<String>,
+    /// The client's daemon and what is below it: from now on no part of the session.
+    pub apart: Vec<ProcessId>,
+}
+
+/// The manager has taken the errand and moves the client.
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    until_ms: u64,
+    next_ms: u64,
+}
+
+/// The containment of one session.
+pub struct Containment<'a> {
+    inherited: &'a Inherited,
+    groups: Option<Groups>,
+    manager: Option<Manager>,
+    own_group: Option<OwnGroup>,
+    /// `claude-safe-PID_START` of the wrapper.
+    name: String,
+    caps: Caps,
+    lives: u32,
+    client: ProcessId,
+    state: State,
+    /// The slice, or our group: the folder of the whole session.
+    folder: Option<PathBuf>,
+    /// Calls of busctl that have not ended.
+    errands: Vec<(i32, Errand)>,
+    moving: Option<Moving>,
+    began_ms: u64,
+    checked_ms: u64,
+    checks_done: usize,
+    /// Who was brought back, and how often.
+    brought_back: Vec<(ProcessId, u8)>,
+    /// How many scopes were made for that.
+    returns: u32,
+    told_outside: bool,
+    kill_order: KillOrder,
+    apart: apart::Apart,
+}
+
+impl<'a> Containment<'a> {
+    /// For the wrapper that is `us`. `wanted`: `CLAUDE_SAFE_CONTAIN` has not switched it off.
+    pub fn new(us: Option<ProcessId>, wanted: bool, caps: Caps, inherited: &'a Inherited) -> Self {
+        let us = us.filter(|_| wanted);
+        let name = us.map_or(String::new(), |us| name_of(us.pid, us.start_ticks));
+        Self {
+            inherited,
+            groups: us.and_then(|_| Groups::of_this_machine(Path::new("/proc"))),
+            manager: us.and_then(|_| {
+                let variable = |name: &str| std::env::var_os(name);
+                Manager::find(Path::new("/"), &variable, process::own_ids().euid).ok()
+            }),
+            own_group: None,
+            name,
+            caps,
+            lives: 0,
+            client: ProcessId::default(),
+            state: State::NotTried,
+            folder: None,
+            errands: Vec::new(),
+            moving: None,
+            began_ms: 0,
+            checked_ms: 0,
+            checks_done: 0,
+            brought_back: Vec::new(),
+            returns: 0,
+            told_outside: false,
+            kill_order: KillOrder::new(wanted),
+            apart: apart::Apart::default(),
+        }
+    }
+
+    /// A client runs. It is moved as soon as that may be; where this is perhaps no session but a question
+    /// (`--version`), only at the first look.
+    pub fn client_started(&mut self, client: ProcessId, at_once: bool) {
+        self.client = client;
+        self.state = State::NotTried;
+        self.moving = None;
+        self.brought_back.clear();
+        if at_once {
+            self.begin();
+        }
+    }
+
+    fn begin(&mut self) {
+        self.lives += 1;
+        self.began_ms = now_ms();
+        self.checks_done = 0;
+        self.kill_order.client_started(self.client);
+        self.state = if self.name.is_empty() {
+            State::Nowhere("switched off by CLAUDE_SAFE_CONTAIN")
+        } else if self.groups.is_none() {
+            State::Nowhere("this machine has no cgroup v2 with a memory controller")
+        } else if self.manager.is_some() {
+            self.ask_for_scope(manager::Attempt::Whole)
+        } else {
+            self.make_own_group()
+        };
+    }
+
+    fn slice(&self) -> String {
+        format!("{}.slice", self.name)
+    }
+
+    fn ask_for_scope(&mut self, attempt: manager::Attempt) -> State {
+        if attempt == manager::Attempt::Whole && self.lives == 1 && self.caps.fleet_bytes.is_some()
+        {
+            let request = Request::Cap {
+                slice: manager::FLEET_SLICE,
+                memory_bytes: self.caps.fleet_bytes,
+                swap_bytes: None,
+            };
+            self.send(&request, Errand::Other);
+        }
+        let scope = format!("{}_{}.scope", self.name, self.lives);
+        if self.start_scope(&scope, &[self.client.pid], attempt, Errand::Scope(attempt)) {
+            State::Asked
+        } else {
+            self.make_own_group()
+        }
+    }
+
+    fn start_scope(
+        &mut self,
+        scope: &str,
+        pids: &[i32],
+        attempt: manager::Attempt,
+        errand: Errand,
+    ) -> bool {
+        let slice = self.slice();
+        let request = Request::StartScope {
+            scope,
+            slice: &slice,
+            pids,
+            caps: self.caps,
+            attempt,
+        };
+        self.send(&request, errand)
+    }
+
+    /// Starts busctl; its end comes as SIGCHLD.
+    fn send(&mut self, request: &Request<'_>, errand: Errand) -> bool {
+        let Some(manager) = &self.manager else {
+            return false;
+        };
+        let started = process::spawn(
+            &Launch {
+                program: manager.program(),
+                argv: &manager.words(request),
+                environment: &|_| manager.environment(process::environment()),
+                stdin: None,
+                folder: None,
+                aside: true,
+            },
+            self.inherited,
+        );
+        if let Ok(pid) = started {
+            self.errands.push((pid, errand));
+        }
+        started.is_ok()
+    }
+
+    fn make_own_group(&mut self) -> State {
+        let Some(groups) = &self.groups else {
+            return State::Nowhere("this machine has no cgroup v2 with a memory controller");
+        };
+        if self.own_group.is_none() {
+            self.own_group = OwnGroup::make(groups, &self.name, &self.caps);
+        }
+        match &self.own_group {
+            None => State::Nowhere("no systemd to ask, and no right to make a cgroup"),
+            Some(own) if own.take(self.client.pid) => {
+                self.folder = Some(own.path().to_owned());
+                State::InOwnGroup
+            }
+            Some(_) => State::Nowhere("the cgroup of our own does not take the client"),
+        }
+    }
+
+    /// A child of ours has ended: an errand, perhaps.
+    pub fn reap(&mut self) {
+        let mut at = 0;
+        while let Some(&(pid, errand)) = self.errands.get(at) {
+            match process::next_change(pid) {
+                Some(change @ (Change::Exited(_) | Change::Signaled(_))) => {
+                    self.errands.swap_remove(at);
+                    self.errand_ended(errand, change == Change::Exited(0));
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    fn errand_ended(&mut self, errand: Errand, well: bool) {
+        let Errand::Scope(attempt) = errand else {
+            return;
+        };
+        if self.state != State::Asked {
+            return;
+        }
+        match (well, attempt.next()) {
+            (true, _) => {
+                let now = now_ms();
+                self.moving = Some(Moving {
+                    until_ms: now + MOVE_MS,
+                    next_ms: now,
+                });
+            }
+            (false, Some(next)) => self.state = self.ask_for_scope(next),
+            (false, None) => {
+                // Not asked again in the next life.
+                self.manager = None;
+                self.state = match self.make_own_group() {
+                    State::InOwnGroup => State::InOwnGroup,
+                    _ => State::Nowhere("the service manager refused a scope"),
+                };
+            }
+        }
+    }
+
+    /// The manager answers before it moves: has it by now? To be called when it is due.
+    pub fn tick(&mut self) {
+        let now = now_ms();
+        let Some(moving) = self.moving.filter(|moving| moving.next_ms <= now) else {
+            return;
+        };
+        if let Some(folder) = self.find_folder() {
+            self.moving = None;
+            self.began_ms = now;
+            self.checks_done = 0;
+            let capped = group::limit_bytes(&folder.join("memory.max")).is_some();
+            if !capped && self.caps.memory_bytes.is_some() {
+                // A slice of an earlier life that was gone for a moment.
+                let slice = self.slice();
+                let (memory_bytes, swap_bytes) = (self.caps.memory_bytes, self.caps.swap_bytes);
+                self.send(
+                    &Request::Cap {
+                        slice: &slice,
+                        memory_bytes,
+                        swap_bytes,
+                    },
+                    Errand::Other,
+                );
+            }
+            self.folder = Some(folder);
+            self.state = State::InScope;
+        } else if now >= moving.until_ms {
+            self.moving = None;
+            self.state =
+                State::Nowhere("the service manager made a scope, and the client is not in it");
+        } else {
+            self.moving = Some(Moving {
+                next_ms: now + MOVE_LOOK_MS,
+                ..moving
+            });
+        }
+    }
+
+    /// The folder of the slice, from where the client says it is.
+    fn find_folder(&self) -> Option<PathBuf> {
+        let groups = self.groups.as_ref()?;
+        groups.folder_up_to(&groups.path_of(self.client.pid)?, &self.slice())
+    }
+
+    /// When [`Containment::tick`] or [`Containment::look`] has something to do, on the monotonic clock, milliseconds.
+    pub fn due_ms(&self) -> Option<u64> {
+        if let Some(moving) = self.moving {
+            return Some(moving.next_ms);
+        }
+        let after = CHECKS_MS.get(self.checks_done)?;
+        self.folder.as_ref().map(|_| self.began_ms + after)
+    }
+
+    /// The folder of the whole session, where it has one: its slice, or our own group.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Where the session is.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The client's daemon, as seen in the last look: not of this session alone.
+    pub fn daemon(&self) -> Option<ProcessId> {
+        self.apart.daemon()
+    }
+
+    /// Looks after every process of the session: its place in the kill order, and whether it is inside.
+    pub fn look(&mut self, sample: &Sample) -> News {
+        if self.state == State::NotTried {
+            self.begin();
+        }
+        self.kill_order.look(sample);
+        let mut news = News::default();
+        let now = sample.at_ms;
+        let is_due = self.due_ms().is_some_and(|due| due <= now);
+        if !is_due && now < self.checked_ms.saturating_add(CHECK_AT_MOST_EVERY_MS) {
+            return news;
+        }
+        self.checked_ms = now;
+        while self.due_ms().is_some_and(|due| due <= now) {
+            self.checks_done += 1;
+        }
+        news.apart = self.apart.look(sample, Path::new("/proc"));
+        if let Some(daemon) = news.apart.first() {
+            self.give_daemon_a_scope(*daemon, &news.apart);
+        }
+        if self.folder.is_some() {
+            let mut outside = self.outside(sample);
+            outside.retain(|id| !news.apart.contains(id));
+            self.brought_back
+                .retain(|(id, _)| sample.processes.iter().any(|process| process.id == *id));
+            news.tell = self.bring_back(&outside);
+        }
+        news
+    }
+
+    /// Who is not in the session's folder.
+    fn outside(&self, sample: &Sample) -> Vec<ProcessId> {
+        let Some(groups) = &self.groups else {
+            return Vec::new();
+        };
+        let name = if self.own_group.is_some() {
+            self.name.clone()
+        } else {
+            self.slice()
+        };
+        let is_outside = |id: &ProcessId| {
+            groups
+                .path_of(id.pid)
+                .is_some_and(|path| group::up_to(&path, &name).is_none())
+        };
+        sample
+            .processes
+            .iter()
+            .map(|process| process.id)
+            .filter(is_outside)
+            .collect()
+    }
+
+    fn bring_back(&mut self, outside: &[ProcessId]) -> Option<String> {
+        let mut pids = Vec::new();
+        let mut stays = None;
+        for id in outside {
+            let times = match self.brought_back.iter_mut().find(|(other, _)| other == id) {
+                Some((_, times)) => times,
+                None => {
+                    self.brought_back.push((*id, 0));
+                    &mut self.brought_back.last_mut()?.1
+                }
+            };
+            if *times < BRING_BACK_TIMES {
+                *times += 1;
+                pids.push(id.pid);
+            } else {
+                stays = Some(id.pid);
+            }
+        }
+        if !pids.is_empty() {
+            match &self.own_group {
+                Some(own) => pids.iter().for_each(|pid| {
+                    own.take(*pid);
+                }),
+                None => {
+                    // Another scope in the same slice: none takes processes once it is made.
+                    self.returns += 1;
+                    let scope = format!("{}_{}_{}.scope", self.name, self.lives, self.returns);
+                    self.start_scope(&scope, &pids, manager::Attempt::WithoutSlice, Errand::Other);
+                }
+            }
+        }
+        let news = match stays {
+            _ if self.told_outside => None,
+            Some(pid) => Some(format!(
+                "process {pid} of this session stays outside of its cgroup: it is counted, and not capped"
+            )),
+            None if outside.contains(&self.client) => {
+                Some("claude left its cgroup and is brought back".to_owned())
+            }
+            None => None,
+        };
+        self.told_outside |= news.is_some();
+        news
+    }
+
+    /// The client's daemon outlives this session: it gets a scope beside the sessions.
+    fn give_daemon_a_scope(&mut self, daemon: ProcessId, all: &[ProcessId]) {
+        let scope = format!(
+            "claude-safe-daemon_{}_{}.scope",
+            daemon.pid, daemon.start_ticks
+        );
+        let pids: Vec<i32> = all.iter().map(|id| id.pid).collect();
+        self.send(
+            &Request::StartScope {
+                scope: &scope,
+                slice: manager::FLEET_SLICE,
+                pids: &pids,
+                caps: Caps::default(),
+                attempt: manager::Attempt::WithoutSlice,
+            },
+            Errand::Other,
+        );
+    }
+
+    /// What the kernel has killed in this session for want of memory (`oom_kill` of memory.events), processes.
+    pub fn oom_kills(&self) -> Option<u64> {
+        group::keyed(&self.folder()?.join("memory.events"), "oom_kill")
+    }
+}
+
+/// For `doctor`: what a session would get here, tried with a process of ours that does nothing. Waits some seconds at
+/// most. The folder is gone when the process has ended.
+pub fn trial(
+    us: ProcessId,
+    process: ProcessId,
+    caps: Caps,
+    inherited: &Inherited,
+) -> (State, Option<PathBuf>) {
+    let mut containment = Containment::new(
+        Some(us),
+        true,
+        Caps {
+            fleet_bytes: None,
+            ..caps
+        },
+        inherited,
+    );
+    containment.client_started(process, true);
+    loop {
+        for (pid, errand) in std::mem::take(&mut containment.errands) {
+            let change = process::reap(pid);
+            containment.errand_ended(errand, matches!(change, Ok(Change::Exited(0))));
+        }
+        containment.tick();
+        match containment.moving {
+            Some(moving) => {
+                wait::wait(&[], Some(moving.next_ms.saturating_sub(now_ms()).max(1)));
+            }
+            None if containment.errands.is_empty() => break,
+            None => {}
+        }
+    }
+    let folder = containment.folder.take();
+    (containment.state.clone(), folder)
+}
+
+/// What the groups of the wrapper with this pid and start are called.
+fn name_of(pid: i32, start_ticks: u64) -> String {
+    format!("claude-safe-{pid}_{start_ticks}")
+}
+
+/// Words of a command line.
+fn words(list: &[&str]) -> Vec<OsString> {
+    list.iter().map(OsString::from).collect()
+}
