@@ -13,5 +13,6 @@ pub mod proc;
 pub mod process;
 pub mod psi;
 pub mod signals;
+pub mod slow_write;
 pub mod terminal;
 pub mod wait;
