@@ -7,6 +7,7 @@
 //! | [`client`] | which file is the client, what it is, what the guard can reach in it, its command line |
 //! | [`watch`] | the process tree in `/proc`, its memory, and the verdict on it |
 //! | [`supervise`] | the running session: start, relay, watch, restart, end |
+//! | [`reclaim`] | memory of the session that goes to swap before anybody suffers |
 //! | [`state`] | the folder of one running session |
 //! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
 //! | [`contain`] | tier 0: a control group of the session's own, and the order in which the kernel kills |
@@ -32,6 +33,7 @@ mod manual;
 pub mod notice;
 pub mod os;
 pub mod remedy;
+pub mod reclaim;
 pub mod state;
 #[path = "../../guard/src/stats_page.rs"]
 pub mod stats_page;

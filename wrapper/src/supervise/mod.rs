@@ -40,6 +40,8 @@ use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
 use crate::state::{self, NOTES, Notes, SessionFolder};
 use crate::stats_page;
+use crate::reclaim::{Goal, Reclaim};
+use crate::remedy;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{
     EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
@@ -91,6 +93,15 @@ const ENDS_A_SESSION: [Signo; 4] = [
 
 /// The first look comes no later: until then the client's tree is not known.
 const FIRST_LOOK_MS: u64 = 1_000;
+
+/// A session counts as idle when nothing has been done in it for this long.
+const IDLE_MS: u64 = 60_000;
+
+/// How often is asked whether it is, milliseconds: its transcript is read for that.
+const IDLE_LOOK_MS: u64 = 10_000;
+
+/// The share of the free swap that one session may be given, percent.
+const SWAP_SHARE_PERCENT: u64 = 75;
 
 /// From KILL until the memory is free.
 const KILL_MS: u64 = 1_500;
@@ -172,6 +183,11 @@ struct Life {
     notes: Notes,
     /// The fattest tool of the last look, by name.
     fattest: Option<Fattest>,
+    /// When tier 1 is to look, if at all before something else happens.
+    reclaim_at_ms: Option<u64>,
+    /// Since when the conversation waits for its user, as far as was seen.
+    idle_since_ms: Option<u64>,
+    idle_asked_ms: u64,
     /// Processes of this session that the kernel has killed for memory, at the last look.
     group_oom_kills: Option<u64>,
     /// The client is being ended.
@@ -201,6 +217,7 @@ struct Supervisor<'a> {
     statistics: Statistics<'a>,
     limits: Limits,
     containment: Containment<'a>,
+    reclaim: Reclaim,
     /// Start of the session, seconds since 1970.
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
@@ -240,6 +257,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
             ),
             &setup.inherited,
         ),
+        reclaim: Reclaim::new(SWAP_SHARE_PERCENT),
         since_unix_s: unix_s(),
         asked_to_end: None,
         setup,
@@ -430,6 +448,9 @@ impl Supervisor<'_> {
             pressed_at_ms: 0,
             notes: Notes::default(),
             fattest: None,
+            reclaim_at_ms: None,
+            idle_since_ms: None,
+            idle_asked_ms: 0,
             group_oom_kills: None,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };
@@ -481,6 +502,7 @@ impl Supervisor<'_> {
             let due = (life.ending.iter().chain(&life.tools))
                 .filter_map(Ending::due_ms)
                 .chain(self.containment.due_ms())
+                .chain(life.reclaim_at_ms)
                 .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
             self.timer.arm(sleep_ms);
@@ -511,6 +533,9 @@ impl Supervisor<'_> {
             while let Some(signo) = self.signal_queue.take() {
                 self.relay(signo, life);
             }
+            if self.reclaim.reap(process::now_ms()) {
+                life.reclaim_at_ms = Some(0);
+            }
             while let Some(change) = process::next_change(life.pid) {
                 match change {
                     Change::Exited(_) | Change::Signaled(_) => return change,
@@ -538,7 +563,44 @@ impl Supervisor<'_> {
             if life.look_at_ms <= now || pressed || contained_due {
                 self.look(life);
             }
+            if life.reclaim_at_ms.is_some_and(|at| at <= process::now_ms()) {
+                self.steer(life);
+            }
         }
+    }
+
+    /// Tier 1 by the kernel: asks for the next step, if it is time for one.
+    fn steer(&mut self, life: &mut Life) {
+        let now = process::now_ms();
+        let config = self.setup.config;
+        let is_wanted = config.reclaims_by("cgroup") && life.ending.is_none();
+        let threshold_kib = config.guard_threshold_mib.saturating_mul(1024);
+        let goal = if !is_wanted {
+            Goal::Rest
+        } else if self.is_idle(life, now) {
+            Goal::Idle { threshold_kib }
+        } else {
+            Goal::Hold { threshold_kib }
+        };
+        let next_ms = self.reclaim.look(self.containment.folder(), now, goal);
+        life.reclaim_at_ms = next_ms.map(|ms| now + ms);
+        let weight = self.reclaim.report().swap_weight_permille;
+        if weight > 0 {
+            life.watcher.weigh_swap(weight);
+        }
+    }
+
+    /// Has the conversation waited for its user for a while?
+    fn is_idle(&mut self, life: &mut Life, now_ms: u64) -> bool {
+        let Some(seen) = life.last.filter(|_| !self.setup.invocation.is_print()) else {
+            return false;
+        };
+        if now_ms >= life.idle_asked_ms + IDLE_LOOK_MS {
+            life.idle_asked_ms = now_ms;
+            let waits = self.conversation.observe(seen.client.pid).turn == Turn::Idle;
+            life.idle_since_ms = waits.then(|| life.idle_since_ms.unwrap_or(now_ms));
+        }
+        life.idle_since_ms.is_some_and(|since| now_ms >= since + IDLE_MS)
     }
 
     /// Passes a signal on, if it was meant for the client and only we got it.
@@ -608,6 +670,9 @@ impl Supervisor<'_> {
         life.last = Some(seen);
         life.watcher.set_apart(&news.apart);
         self.note_containment(life);
+        if life.reclaim_at_ms.is_none() {
+            self.steer(life);
+        }
         self.tell_guard(seen, life);
         life.tools.retain(|tool| !tool.is_over(&mut self.processes));
         if let Some(ending) = &mut life.ending {
@@ -676,15 +741,22 @@ impl Supervisor<'_> {
     }
 
     fn warn(&mut self, seen: Seen) {
+        let can_swap = swap_total_kib(Path::new(PROC)) > 0;
+        let remedy = remedy::no_swap(Path::new("/"));
         self.notifier.tell(
             &self.keeper,
             &format!(
-                "memory of this session is at {} of {}: at the limit it is {}",
+                "memory of this session is at {} of {}: at the limit it is {}{}",
                 notice::memory(seen.total_kib),
                 notice::memory(self.limits.limit_kib),
                 match self.conversation.obstacle() {
                     None => "restarted and the conversation resumed",
                     Some(_) => "ended",
+                },
+                match can_swap {
+                    true => String::new(),
+                    // Nothing could be given back until here.
+                    false => format!(" (this machine has no swap: {remedy})"),
                 }
             ),
         );

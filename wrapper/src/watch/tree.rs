@@ -302,6 +302,8 @@ pub struct Watcher {
     known: ByPid,
     /// No part of the session, though it started them.
     apart: Vec<ProcessId>,
+    /// What 1 KiB in swap counts, thousandths of one in memory.
+    swap_weight: u64,
     sample: Sample,
     // When PSS was asked last, what that cost, and how near to the limit the total was then.
     confirmed_at_ms: Option<u64>,
@@ -356,6 +358,7 @@ impl Watcher {
             swap_checked_ms: 0,
             known: ByPid::default(),
             apart: Vec::new(),
+            swap_weight: 1000,
             sample: Sample::default(),
             confirmed_at_ms: None,
             confirm_cost_us: 0,
@@ -373,6 +376,12 @@ impl Watcher {
     /// they start is counted.
     pub fn set_apart(&mut self, subtree: &[ProcessId]) {
         self.apart.extend_from_slice(subtree);
+    }
+
+    /// From the next look on 1 KiB in swap counts this much of one in memory, thousandths (0..=1000): in zram it
+    /// takes what is left of it when it is packed.
+    pub fn weigh_swap(&mut self, permille: u64) {
+        self.swap_weight = permille.min(1000);
     }
 
     /// The last look's sample (empty before the first).
@@ -729,9 +738,10 @@ impl Watcher {
             tids.clear();
             self.tids = tids;
         } else if self.swapped
-            && let Ok((kib, _)) = self.proc.anon_and_swap_kib(pid)
+            && let Ok((kib, swap_kib)) = self.proc.anon_and_swap_kib(pid)
         {
-            memory.footprint_kib = kib;
+            let saved_kib = swap_kib.saturating_mul(1000 - self.swap_weight) / 1000;
+            memory.footprint_kib = kib.saturating_sub(saved_kib);
         }
         memory
     }
