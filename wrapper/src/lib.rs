@@ -32,8 +32,8 @@ mod launch;
 mod manual;
 pub mod notice;
 pub mod os;
-pub mod remedy;
 pub mod reclaim;
+pub mod remedy;
 pub mod state;
 #[path = "../../guard/src/stats_page.rs"]
 pub mod stats_page;

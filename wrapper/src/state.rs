@@ -153,6 +153,16 @@ pub struct Notes {
     pub contained: Option<String>,
     /// The folder of its control group.
     pub group_folder: Option<PathBuf>,
+    /// The client's daemon, which this session started: its pid.
+    pub daemon_pid: Option<i32>,
+    /// Its start, clock ticks since boot.
+    pub daemon_start_ticks: Option<u64>,
+    /// What tier 1 by the kernel is doing, in words.
+    pub reclaim: Option<String>,
+    /// What it has given back so far, KiB.
+    pub given_kib: Option<u64>,
+    /// What of that came back, KiB.
+    pub back_kib: Option<u64>,
 }
 
 impl Notes {
@@ -167,14 +177,18 @@ impl Notes {
         };
         tell("wrapper_pid", self.wrapper_pid.map(|n| n.to_string()));
         tell("client_pid", self.client_pid.map(|n| n.to_string()));
+        tell("daemon_pid", self.daemon_pid.map(|n| n.to_string()));
         for (key, number) in [
             ("client_start_ticks", self.client_start_ticks),
+            ("daemon_start_ticks", self.daemon_start_ticks),
             ("since_unix_s", self.since_unix_s),
             ("client_since_unix_s", self.client_since_unix_s),
             ("restarts", self.restarts),
             ("tier_1_kib", self.tier_1_kib),
             ("warn_kib", self.warn_kib),
             ("tier_2_kib", self.tier_2_kib),
+            ("given_kib", self.given_kib),
+            ("back_kib", self.back_kib),
         ] {
             tell(key, number.map(|n| n.to_string()));
         }
@@ -183,6 +197,7 @@ impl Notes {
             |path: &Option<PathBuf>| path.as_deref().and_then(Path::to_str).map(str::to_owned);
         tell("client_folder", text_of(&self.client_folder));
         tell("contained", self.contained.clone());
+        tell("reclaim", self.reclaim.clone());
         tell("group_folder", text_of(&self.group_folder));
         text
     }
@@ -192,6 +207,14 @@ impl Notes {
         Some(ProcessId {
             pid: self.client_pid?,
             start_ticks: self.client_start_ticks?,
+        })
+    }
+
+    /// The daemon, beyond doubt.
+    pub fn daemon(&self) -> Option<ProcessId> {
+        Some(ProcessId {
+            pid: self.daemon_pid?,
+            start_ticks: self.daemon_start_ticks?,
         })
     }
 
@@ -213,6 +236,11 @@ impl Notes {
                 "tier_2_kib" => notes.tier_2_kib = number(),
                 "conversation" => notes.conversation = Some(value.to_owned()),
                 "client_folder" => notes.client_folder = Some(value.into()),
+                "daemon_pid" => notes.daemon_pid = pid(),
+                "daemon_start_ticks" => notes.daemon_start_ticks = number(),
+                "given_kib" => notes.given_kib = number(),
+                "back_kib" => notes.back_kib = number(),
+                "reclaim" => notes.reclaim = Some(value.to_owned()),
                 "contained" => notes.contained = Some(value.to_owned()),
                 "group_folder" => notes.group_folder = Some(value.into()),
                 _ => {}
@@ -426,6 +454,11 @@ mod tests {
             client_folder: Some("/home/a=b/.claude".into()),
             contained: Some("own cgroup".to_owned()),
             group_folder: Some("/sys/fs/cgroup/x".into()),
+            daemon_pid: Some(12),
+            daemon_start_ticks: Some(13),
+            reclaim: Some("idle: watching".to_owned()),
+            given_kib: Some(10),
+            back_kib: Some(11),
         };
         assert_eq!(Notes::parse(&notes.text()), notes);
         assert_eq!(Notes::parse(&Notes::default().text()), Notes::default());

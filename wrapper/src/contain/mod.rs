@@ -188,6 +188,10 @@ impl<'a> Containment<'a> {
         self.client = client;
         self.state = State::NotTried;
         self.moving = None;
+        for (_, errand) in &mut self.errands {
+            // For an earlier client: its answer is no news any more.
+            *errand = Errand::Other;
+        }
         self.brought_back.clear();
         if at_once {
             self.begin();

@@ -38,10 +38,10 @@ use crate::notice;
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
-use crate::state::{self, NOTES, Notes, SessionFolder};
-use crate::stats_page;
 use crate::reclaim::{Goal, Reclaim};
 use crate::remedy;
+use crate::state::{self, NOTES, Notes, SessionFolder};
+use crate::stats_page;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{
     EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
@@ -406,6 +406,8 @@ impl Supervisor<'_> {
     /// One life of the client, from its exec to its end.
     fn live(&mut self, client: &Client, start: &Start, restarts: u32) -> io::Result<LifeEnd> {
         if start.is_a_restart() {
+            // What was learnt of the earlier client is not true of this one.
+            self.reclaim = Reclaim::new(SWAP_SHARE_PERCENT);
             self.make_page_anew();
         }
         let client_since_unix_s = unix_s();
@@ -600,7 +602,8 @@ impl Supervisor<'_> {
             let waits = self.conversation.observe(seen.client.pid).turn == Turn::Idle;
             life.idle_since_ms = waits.then(|| life.idle_since_ms.unwrap_or(now_ms));
         }
-        life.idle_since_ms.is_some_and(|since| now_ms >= since + IDLE_MS)
+        life.idle_since_ms
+            .is_some_and(|since| now_ms >= since + IDLE_MS)
     }
 
     /// Passes a signal on, if it was meant for the client and only we got it.
@@ -669,7 +672,7 @@ impl Supervisor<'_> {
         }
         life.last = Some(seen);
         life.watcher.set_apart(&news.apart);
-        self.note_containment(life);
+        self.note_tiers(life);
         if life.reclaim_at_ms.is_none() {
             self.steer(life);
         }
@@ -782,15 +785,21 @@ impl Supervisor<'_> {
         ));
     }
 
-    /// Writes down where the session is contained, when that has changed.
-    fn note_containment(&self, life: &mut Life) {
-        let words = self.containment.state().in_words();
-        let folder = self.containment.folder();
-        if life.notes.contained.as_deref() != Some(words)
-            || life.notes.group_folder.as_deref() != folder
-        {
-            life.notes.contained = Some(words.to_owned());
-            life.notes.group_folder = folder.map(Path::to_owned);
+    /// Writes down where the session is contained and what tier 1 does, when either has changed.
+    fn note_tiers(&self, life: &mut Life) {
+        let report = self.reclaim.report();
+        let mut notes = life.notes.clone();
+        notes.contained = Some(self.containment.state().in_words().to_owned());
+        notes.group_folder = self.containment.folder().map(Path::to_owned);
+        if let Some(daemon) = self.containment.daemon() {
+            notes.daemon_pid = Some(daemon.pid);
+            notes.daemon_start_ticks = Some(daemon.start_ticks);
+        }
+        notes.reclaim = Some(report.state.text().to_owned());
+        notes.given_kib = Some(report.given_kib);
+        notes.back_kib = Some(report.back_kib);
+        if notes != life.notes {
+            life.notes = notes;
             self.register(&life.notes);
         }
     }

@@ -1347,6 +1347,47 @@ mod tests {
         fake.write(100, "status", status);
         let sample = running(&mut watch(&fake, 100));
         assert_eq!((sample.client_kib, sample.total_kib), (3072, 327 * 1024));
+        // In zram it takes less: 1024 and a quarter of 2048.
+        let mut watcher = watch(&fake, 100);
+        watcher.weigh_swap(250);
+        assert_eq!(running(&mut watcher).client_kib, 1536);
+        watcher.weigh_swap(u64::MAX);
+        assert_eq!(running(&mut watcher).client_kib, 3072);
+    }
+
+    #[test]
+    fn what_is_set_apart_counts_no_more_nor_what_it_starts() {
+        let fake = session();
+        let mut watcher = watch(&fake, 100);
+        let sample = running(&mut watcher);
+        let apart = sample.subtrees[0];
+        let members: Vec<_> = sample
+            .members(&apart)
+            .iter()
+            .map(|process| process.id)
+            .collect();
+        let before = sample.processes.len();
+        watcher.set_apart(&members);
+        let after = running(&mut watcher);
+        assert_eq!(after.processes.len(), before - members.len());
+        assert_eq!(after.total_kib, sample.total_kib - apart.kib);
+        assert!(
+            after
+                .subtrees
+                .iter()
+                .all(|subtree| subtree.leader != apart.leader)
+        );
+        // Its parent has ended, as a daemon's does: it is no stray either.
+        fake.stat(
+            apart.leader.pid,
+            1,
+            b"daemon",
+            apart.leader.start_ticks,
+            1,
+            b'S',
+            7,
+        );
+        assert_eq!(running(&mut watcher).total_kib, after.total_kib);
     }
 
     #[test]
