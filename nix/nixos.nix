@@ -2,8 +2,8 @@
 # give: swap in compressed memory, and access to userfaultfd. Both are offered, neither is taken.
 #
 # systemd-oomd is left as the machine has it. Nothing here sets a MemoryHigh: its throttling counts as pressure
-# on the whole user manager, and oomd then ends innocent neighbours. A slice of our own comes with the part of
-# the program that uses one.
+# on the whole user manager, and oomd then ends innocent neighbours. The slice of the sessions is the program's own
+# affair: it asks the user's manager for it.
 {
   config,
   lib,

@@ -129,10 +129,11 @@ fn without_a_session_there_is_none_and_that_is_no_failure() {
             (Some(0), "no session is running\n")
         );
         let (code, value) = ask_json(&sandbox, &[command]);
-        assert_eq!(
-            (code, value),
-            (Some(0), json!({"sessions": [], "complaints": []}))
-        );
+        let none = match command {
+            "status" => json!({"sessions": [], "daemons": [], "complaints": []}),
+            _ => json!({"sessions": [], "complaints": []}),
+        };
+        assert_eq!((code, value), (Some(0), none));
     }
     let said = ask(&sandbox, &["stats", "1"]);
     assert_eq!(said.code, Some(1));
@@ -151,6 +152,10 @@ fn stats_tell_what_the_guard_counts_without_a_signal_or_a_trace() {
         proc_view::maps_contain(session.client, "libclaude_guard.so"),
         "the premise"
     );
+    wait_until("the wrapper's first look, which it notes", SOON, || {
+        let notes = fs::read_to_string(session.folder.join("session")).ok()?;
+        notes.contains("reclaim=").then_some(())
+    });
     let untouched = state_of(&session.folder);
     let (wrapper, client) = (session.wrapper.to_string(), session.client.to_string());
     let page = || Snapshot::from_bytes(&fs::read(session.page()).unwrap()).unwrap();

@@ -37,7 +37,8 @@ pub fn no_swap(root: &Path) -> &'static str {
         Host::Plain => match distribution(root).as_str() {
             "nixos" => "set zramSwap.enable = true;",
             "debian" | "ubuntu" | "linuxmint" | "pop" | "raspbian" => {
-                "`apt install systemd-zram-generator` gives compressed swap in memory"
+                "`apt install systemd-zram-generator && echo '[zram0]' > /etc/systemd/zram-generator.conf && systemctl daemon-reload \
+                 && systemctl start systemd-zram-setup@zram0` gives compressed swap in memory"
             }
             _ => "install zram-generator: compressed swap in memory",
         },

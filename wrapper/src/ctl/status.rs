@@ -12,7 +12,7 @@ use crate::state;
 use crate::supervise::conversation::own_words;
 use crate::supervise::transcript::Turn;
 use crate::watch::proc_fs::Proc;
-use crate::watch::{Look, Watcher};
+use crate::watch::{Look, ProcessId, Watcher};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -37,11 +37,8 @@ impl Status {
     fn of(session: Session) -> Status {
         let limit_kib = session.notes.tier_2_kib.unwrap_or(0);
         let memory_kib = session.client_pid().and_then(|pid| {
-            let mut watcher = Watcher::new(Path::new("/proc"), pid, Vec::new());
-            match watcher.look(now_ms(), limit_kib) {
-                Look::Running(sample) => Some(sample.total_kib),
-                Look::ClientGone(_) => None,
-            }
+            let (_, kib) = memory_of(pid, session.notes.daemon(), limit_kib)?;
+            Some(kib)
         });
         let page = guard_page::read(&session.page()).ok();
         Status {
@@ -51,6 +48,32 @@ impl Status {
             session,
         }
     }
+}
+
+/// Who has this pid now, and the memory of its tree, KiB, without that of the daemon.
+fn memory_of(pid: i32, daemon: Option<ProcessId>, limit_kib: u64) -> Option<(ProcessId, u64)> {
+    let mut watcher = Watcher::new(Path::new("/proc"), pid, Vec::new());
+    watcher.set_apart(daemon.as_slice());
+    match watcher.look(now_ms(), limit_kib) {
+        Look::Running(sample) => Some((sample.client, sample.total_kib)),
+        Look::ClientGone(_) => None,
+    }
+}
+
+/// The daemons that these sessions started and that run, each once, with their memory in KiB.
+fn daemons(all: &[Status]) -> Vec<(i32, u64)> {
+    let mut ids: Vec<_> = all
+        .iter()
+        .filter_map(|status| status.session.notes.daemon())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter()
+        .filter_map(|id| {
+            let (found, kib) = memory_of(id.pid, None, 0)?;
+            (found == id).then_some((id.pid, kib))
+        })
+        .collect()
 }
 
 /// As the supervisor asks, the surest first: what the client says now, what its hook told, what it was
@@ -144,8 +167,37 @@ fn in_words(all: &[Status], complaints: &[String], now_unix_s: u64) -> String {
     } else {
         columns(&rows, 0)
     };
+    for status in all {
+        text.push_str(&tiers_in_words(status));
+    }
+    for (pid, kib) in daemons(all) {
+        let memory = size(kib.saturating_mul(1024));
+        text.push_str(&format!(
+            "{pid}: claude's daemon, for all sessions: {memory}\n"
+        ));
+    }
     for complaint in complaints {
         text.push_str(&format!("{complaint}\n"));
+    }
+    text
+}
+
+/// What tier 0 and tier 1 do for a session, on a line that fits 80 columns.
+fn tiers_in_words(status: &Status) -> String {
+    let notes = &status.session.notes;
+    let Some(contained) = &notes.contained else {
+        return String::new();
+    };
+    let wrapper = status.session.wrapper_pid;
+    let mut text = format!("{wrapper}: {contained}\n");
+    if let Some(reclaim) = &notes.reclaim {
+        text.push_str(&format!("{wrapper}: tier 1: {reclaim}"));
+        let of = |kib: Option<u64>| size(kib.unwrap_or(0).saturating_mul(1024));
+        if notes.given_kib.is_some_and(|kib| kib > 0) {
+            let (given, back) = (of(notes.given_kib), of(notes.back_kib));
+            text.push_str(&format!(" ({given} given back, {back} came back)"));
+        }
+        text.push('\n');
     }
     text
 }
@@ -169,12 +221,19 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "tier_2_bytes": bytes(notes.tier_2_kib),
                 "contained": notes.contained.as_ref(),
                 "group_folder": notes.group_folder.as_ref().map(|folder| folder.to_string_lossy()),
+                "reclaim": notes.reclaim.as_ref(),
+                "given_back_bytes": bytes(notes.given_kib),
+                "came_back_bytes": bytes(notes.back_kib),
                 "guard": status.guard,
                 "conversation": status.conversation.as_ref(),
             })
         })
         .collect();
-    json::text(&json!({ "sessions": sessions, "complaints": complaints }))
+    let daemons: Vec<Value> = daemons(all)
+        .into_iter()
+        .map(|(pid, kib)| json!({ "pid": pid, "memory_bytes": kib.saturating_mul(1024) }))
+        .collect();
+    json::text(&json!({ "sessions": sessions, "daemons": daemons, "complaints": complaints }))
 }
 
 #[cfg(test)]
@@ -214,6 +273,11 @@ mod tests {
             warn_kib: Some(45 << 20),
             tier_2_kib: Some(60 << 20),
             conversation: Some(START.to_owned()),
+            contained: Some("own cgroup".to_owned()),
+            group_folder: Some("/x".into()),
+            reclaim: Some("idle: watching".to_owned()),
+            given_kib: Some(2 << 20),
+            back_kib: Some(1 << 20),
             ..Notes::default()
         });
         let page = page_bytes::of(&full(running.client_pid().cast_unsigned(), 1));
@@ -229,6 +293,11 @@ mod tests {
             ("tier_1_bytes", json!(30_u64 << 30)),
             ("warn_bytes", json!(45_u64 << 30)),
             ("tier_2_bytes", json!(60_u64 << 30)),
+            ("contained", json!("own cgroup")),
+            ("group_folder", json!("/x")),
+            ("reclaim", json!("idle: watching")),
+            ("given_back_bytes", json!(2_u64 << 30)),
+            ("came_back_bytes", json!(1_u64 << 30)),
             ("guard", json!("ACTIVE")),
             ("conversation", json!(START)),
         ] {
@@ -236,6 +305,11 @@ mod tests {
         }
         let all: Vec<Status> = running.find().running.into_iter().map(Status::of).collect();
         let text = in_words(&all, &[], 1_000 + 3 * 3600 + 12 * 60);
+        assert!(text.contains(": own cgroup\n"), "{text}");
+        assert!(
+            text.contains(": tier 1: idle: watching (2.0 GiB given back, 1.0 GiB came back)\n"),
+            "{text}"
+        );
         for said in [
             "3 h 12 min",
             "30.0 GiB",
@@ -249,6 +323,41 @@ mod tests {
                 "{said} in {text}"
             );
         }
+    }
+
+    #[test]
+    fn a_daemon_is_told_once_and_only_while_it_runs() {
+        let scratch = Scratch::new();
+        let running = Running::new(&scratch);
+        let stat = Proc::new(Path::new("/proc"))
+            .stat(running.client_pid(), None)
+            .unwrap();
+        // Any process of ours may stand for it.
+        let with_start = |ticks| {
+            running.tell(Notes {
+                daemon_pid: Some(stat.id.pid),
+                daemon_start_ticks: Some(ticks),
+                ..Notes::default()
+            });
+            running
+                .find()
+                .running
+                .into_iter()
+                .map(Status::of)
+                .collect::<Vec<_>>()
+        };
+        let mut all = with_start(stat.id.start_ticks);
+        all.extend(with_start(stat.id.start_ticks));
+        let text = in_words(&all, &[], 0);
+        assert_eq!(
+            text.matches("claude's daemon, for all sessions: ").count(),
+            1,
+            "{text}"
+        );
+        let told: Value = serde_json::from_str(&in_json(&all, &[])).unwrap();
+        assert_eq!(told["daemons"][0]["pid"], json!(stat.id.pid));
+        let other = with_start(stat.id.start_ticks + 1);
+        assert!(!in_words(&other, &[], 0).contains("daemon"));
     }
 
     #[test]
