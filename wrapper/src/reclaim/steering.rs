@@ -8,7 +8,7 @@
 //! one pass for each time that the session is idle.
 //!
 //! What was given back is *proven* when it has stayed away for half a minute. The most that is on its way to be proven
-//! is bounded ([`Steering::budget_kib`]): it is what may all come back at once.
+//! is bounded (`Steering::budget_kib`): it is what may all come back at once.
 
 use super::reading::Reading;
 use crate::os::proc::page_kib;
