@@ -15,6 +15,8 @@ pub mod reading;
 #[cfg(test)]
 mod simulation;
 pub mod steering;
+#[cfg(test)]
+mod trial;
 
 use crate::os::slow_write::SlowWrite;
 use reading::{Reading, Roots};
@@ -24,8 +26,9 @@ use std::path::Path;
 use steering::{Decision, Steering, Step};
 pub use steering::{Goal, State};
 
-/// A step that lasts longer is cut, milliseconds. It was meant to last 100.
-const STEP_AT_MOST_MS: u64 = 2_000;
+/// A step that lasts longer is cut, milliseconds. It was meant to last 100; the first one of a session goes through
+/// all of its pages once.
+const STEP_AT_MOST_MS: u64 = 5_000;
 /// Without a slice folder, or a file in it that can be written: when to look for it again.
 const ABSENT_MS: u64 = 10_000;
 
@@ -183,5 +186,161 @@ impl Reclaim {
             self.report.before = self.report.state;
             self.report.state = state;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::process::now_ms;
+    use crate::watch::fixture::Folder;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    const GOAL: Goal = Goal::Hold {
+        threshold_kib: 102_400,
+    };
+
+    /// A session of 256 MiB on a machine with 2 GiB of zram.
+    struct Made {
+        folder: Folder,
+        slice: PathBuf,
+    }
+
+    impl Made {
+        fn new() -> Made {
+            let folder = Folder::new();
+            let slice = folder.path().join("slice");
+            let made = Made { folder, slice };
+            made.write("slice/memory.current", "268435456\n");
+            made.write("slice/memory.swap.current", "0\n");
+            made.write(
+                "slice/memory.stat",
+                "anon 268435456\nworkingset_refault_anon 0\n",
+            );
+            made.write("slice/memory.reclaim", "");
+            made.write(
+                "proc/meminfo",
+                "SwapTotal: 2097148 kB\nSwapFree: 2097148 kB\n",
+            );
+            made.write("proc/swaps", "head\n/dev/zram0 partition 2097148 0 100\n");
+            made.write("sys/block/zram0/mm_stat", "0 0 0 0 0 0 0 0 0\n");
+            made
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+
+        fn look(&self, reclaim: &mut Reclaim, now_ms: u64, goal: Goal) -> Option<u64> {
+            let root = self.folder.path();
+            let (proc, sys) = (root.join("proc"), root.join("sys"));
+            let roots = Roots {
+                proc: &proc,
+                sys: &sys,
+            };
+            reclaim.look_with(Some(&self.slice), roots, now_ms, goal)
+        }
+    }
+
+    fn reaped(reclaim: &mut Reclaim, now_ms: u64) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !reclaim.reap(now_ms) {
+            assert!(Instant::now() < until, "it does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn above_the_threshold_the_kernel_is_asked_in_its_own_words() {
+        let made = Made::new();
+        let mut reclaim = Reclaim::new(75);
+        assert!(made.look(&mut reclaim, 1_000, GOAL).is_some());
+        assert_eq!(reclaim.report().state, State::Holding);
+        assert_eq!(reclaim.report().steps, 1);
+        reaped(&mut reclaim, 1_004);
+        assert!(!reclaim.reap(1_004), "told once");
+        let text = std::fs::read_to_string(made.slice.join("memory.reclaim")).unwrap();
+        assert_eq!(text, "1048576 swappiness=200");
+        made.look(&mut reclaim, 1_005, GOAL);
+        assert_eq!(reclaim.report().given_kib, 1024);
+    }
+
+    #[test]
+    fn nothing_is_asked_below_it_at_rest_or_without_a_slice() {
+        let made = Made::new();
+        let mut reclaim = Reclaim::new(75);
+        let high = Goal::Hold {
+            threshold_kib: 1 << 30,
+        };
+        assert!(made.look(&mut reclaim, 1_000, high).is_some());
+        assert_eq!(reclaim.report().state, State::Below);
+        assert_eq!(made.look(&mut reclaim, 2_000, Goal::Rest), None);
+        assert_eq!(reclaim.report().state, State::Resting);
+        assert_eq!(reclaim.look(None, 3_000, GOAL), None);
+        assert_eq!(reclaim.report().state, State::NoSlice);
+        assert_eq!(reclaim.look(None, 3_000, Goal::Rest), None);
+        std::fs::remove_dir_all(&made.slice).unwrap();
+        assert!(made.look(&mut reclaim, 4_000, GOAL).is_some());
+        assert_eq!(reclaim.report().state, State::NoSlice);
+        assert_eq!(reclaim.report().steps, 0);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_written_is_told_and_tried_again() {
+        let made = Made::new();
+        let mut reclaim = Reclaim::new(75);
+        let path = made.slice.join("memory.reclaim");
+        std::fs::remove_file(&path).unwrap();
+        assert!(made.look(&mut reclaim, 1_000, GOAL).is_some());
+        assert_eq!(reclaim.report().state, State::NoFile);
+        std::fs::create_dir(&path).unwrap();
+        assert!(made.look(&mut reclaim, 2_000, GOAL).is_some());
+        assert!(matches!(reclaim.report().state, State::Failed(_)));
+        std::fs::remove_dir(&path).unwrap();
+        made.write("slice/memory.reclaim", "");
+        made.look(&mut reclaim, 3_000, GOAL);
+        assert_eq!(reclaim.report().state, State::Holding);
+        reaped(&mut reclaim, 3_001);
+    }
+
+    #[test]
+    fn a_step_that_lasts_is_left_alone_then_cut_and_never_joined_by_another() {
+        let made = Made::new();
+        let path = made.slice.join("memory.reclaim");
+        std::fs::remove_file(&path).unwrap();
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut pipe = File::options().read(true).write(true).open(&path).unwrap();
+        // Full: whoever writes now waits.
+        pipe.write_all(&[0; 65_536]).unwrap();
+        let mut reclaim = Reclaim::new(75);
+        let before_ms = now_ms();
+        for at_ms in [1_000, 1_500, 5_999] {
+            assert!(made.look(&mut reclaim, at_ms, GOAL).is_some());
+            assert!(!reclaim.reap(at_ms));
+        }
+        assert!(now_ms() - before_ms < 5_000, "we do not wait for it");
+        assert_eq!(reclaim.report().steps, 1);
+        assert!(made.look(&mut reclaim, 6_000, GOAL).is_some());
+        reaped(&mut reclaim, 6_001);
+        made.look(&mut reclaim, 6_002, GOAL);
+        assert_eq!(reclaim.report().state, State::Cut);
+        assert_eq!(reclaim.report().given_kib, 0);
+        // What was there is there, and nothing else.
+        drop(reclaim);
+        let mut there = [1; 65_536];
+        pipe.read_exact(&mut there).unwrap();
+        assert_eq!(there, [0; 65_536]);
     }
 }

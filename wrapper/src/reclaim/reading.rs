@@ -81,32 +81,29 @@ impl Reading {
     /// Reads the slice folder and the machine. `None`: the folder is gone, or has no memory controller.
     #[must_use]
     pub fn take(slice: &Path, roots: Roots<'_>, at_ms: u64) -> Option<Reading> {
-        let text = |name: &str| std::fs::read_to_string(slice.join(name)).ok();
-        let stat = text("memory.stat")?;
+        let stat = text(slice, "memory.stat")?;
         let kib = |key| number_after(&stat, key).unwrap_or(0) / 1024;
         let pages = |key| {
             number_after(&stat, key)
                 .unwrap_or(0)
                 .saturating_mul(page_kib())
         };
-        let pressure = text("memory.pressure").and_then(|text| pressure::parse(&text));
-        let swapped_in_kib =
-            number_after(&stat, "pswpin").map_or(0, |n| n.saturating_mul(page_kib()));
+        let pressure = pressure::read(&slice.join("memory.pressure"));
         Some(Reading {
             at_ms,
-            current_kib: bytes(&text("memory.current")?)? / 1024,
-            swap_kib: text("memory.swap.current").and_then(|text| Some(bytes(&text)? / 1024)),
-            swap_max_kib: text("memory.swap.max").and_then(|text| Some(bytes(&text)? / 1024)),
+            current_kib: file_kib(slice, "memory.current")?,
+            swap_kib: file_kib(slice, "memory.swap.current"),
             swap_cached_kib: kib("swapcached"),
+            swap_max_kib: file_kib(slice, "memory.swap.max"),
             anon_kib: kib("anon"),
             inactive_anon_kib: kib("inactive_anon"),
             file_kib: kib("active_file").saturating_add(kib("inactive_file")),
             // Newer kernels count swap-ins as well, also of pages whose eviction nobody remembers.
-            back_kib: pages("workingset_refault_anon").max(swapped_in_kib),
+            back_kib: pages("workingset_refault_anon").max(pages("pswpin")),
             file_back_kib: pages("workingset_refault_file"),
             some_us: pressure.map(|pressure| pressure.some.total_us),
             full_us: pressure.map(|pressure| pressure.full.total_us),
-            oom_kills: text("memory.events")
+            oom_kills: text(slice, "memory.events")
                 .and_then(|text| number_after(&text, "oom_kill"))
                 .unwrap_or(0),
             machine: Machine::read(roots),
@@ -126,8 +123,7 @@ impl Machine {
     /// Reads swap and pressure of the machine. What can't be read counts as not there.
     #[must_use]
     pub fn read(roots: Roots<'_>) -> Machine {
-        let text = |name: &str| std::fs::read_to_string(roots.proc.join(name)).unwrap_or_default();
-        let meminfo = text("meminfo");
+        let meminfo = text(roots.proc, "meminfo").unwrap_or_default();
         let mut machine = Machine {
             swap_total_kib: number_after(&meminfo, "SwapTotal:").unwrap_or(0),
             swap_free_kib: number_after(&meminfo, "SwapFree:").unwrap_or(0),
@@ -137,7 +133,7 @@ impl Machine {
         };
         let mut others = 0;
         let mut devices = 0;
-        for (name, used_kib) in swaps(&text("swaps")) {
+        for (name, used_kib) in swaps(&text(roots.proc, "swaps").unwrap_or_default()) {
             devices += 1;
             let (stored_kib, cost_kib) = match zram_kib(roots.sys, name) {
                 Some(zram) => zram,
@@ -174,9 +170,17 @@ fn number_after(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// A file of one number; `None` for `max` and for what is no number.
-fn bytes(text: &str) -> Option<u64> {
-    text.trim_ascii().parse().ok()
+/// Out of line, as the next one: the program is small.
+#[inline(never)]
+fn text(folder: &Path, name: &str) -> Option<String> {
+    std::fs::read_to_string(folder.join(name)).ok()
+}
+
+/// A file of one number, bytes, in KiB; `None` for `max` and for what is no number.
+#[inline(never)]
+fn file_kib(folder: &Path, name: &str) -> Option<u64> {
+    let bytes: u64 = text(folder, name)?.trim_ascii().parse().ok()?;
+    Some(bytes / 1024)
 }
 
 /// The active swap areas: name as written there, KiB used.
@@ -195,12 +199,10 @@ fn zram_kib(sys: &Path, area: &str) -> Option<(u64, u64)> {
     if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    let stat = std::fs::read_to_string(sys.join("block").join(device).join("mm_stat")).ok()?;
-    let mut words = stat
-        .split_ascii_whitespace()
-        .map(|word| word.parse::<u64>().ok());
-    let stored = words.next()??;
-    let cost = words.nth(1)??;
+    let stat = text(&sys.join("block").join(device), "mm_stat")?;
+    let mut words = stat.split_ascii_whitespace();
+    let stored: u64 = words.next()?.parse().ok()?;
+    let cost: u64 = words.nth(1)?.parse().ok()?;
     Some((stored / 1024, cost / 1024))
 }
 
@@ -420,7 +422,5 @@ mod tests {
         for text in ["anon", "anon x", "anon -1", "anon 18446744073709551616", ""] {
             assert_eq!(number_after(text, "anon"), None, "{text:?}");
         }
-        assert_eq!(bytes(" 5\n"), Some(5));
-        assert_eq!(bytes("max\n"), None);
     }
 }

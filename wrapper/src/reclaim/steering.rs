@@ -8,7 +8,7 @@
 //! one pass for each time that the session is idle.
 //!
 //! What was given back is *proven* when it has stayed away for half a minute. The most that is on its way to be proven
-//! is bounded (`Steering::budget_kib`): it is what may all come back at once.
+//! is bounded (`budget_kib`): it is what may all come back at once.
 
 use super::reading::Reading;
 use crate::os::proc::page_kib;
@@ -31,30 +31,35 @@ const SHORT_MS: u64 = 4_000;
 /// After this time away, what was given back is proven cold. The client's own timers come round within it.
 const PROOF_MS: u64 = 32_000;
 
-/// On zram, what may come back at once: about 0.3 s of a processor.
-const UNPROVEN_ZRAM_KIB: u64 = 128 * MIB;
-/// The same in a pass over an idle session. A usual session in one go: its timers touch little at a time.
+/// The stall that we risk, if all that is not yet proven comes back at once, microseconds.
+const STALL_US: u64 = 500_000;
+/// What bringing 1 KiB back costs, microseconds, before it was measured: from zram, from a disk that turns, and
+/// from zram where no pressure can be seen.
+const PRICE_ZRAM_US: u64 = 3;
+const PRICE_DISK_US: u64 = 250;
+const PRICE_UNSEEN_US: u64 = 10;
+/// Up to this price a leak is followed as fast as it grows, on zram at any: that is time of a processor, and where it is
+/// dear, all else is as slow.
+const PRICE_QUICK_US: u64 = 10;
+/// However cheap: the most to begin with, in a busy session; in an idle one, where a usual session is
+/// done in one go (its timers touch little at a time); after pages stayed hot.
+const UNPROVEN_KIB: u64 = 128 * MIB;
 const UNPROVEN_IDLE_KIB: u64 = 256 * MIB;
-/// After pages stayed hot.
 const UNPROVEN_TRIAL_KIB: u64 = 16 * MIB;
-/// On a disk, or where no pressure can be seen: about 1 s of seeks.
-const UNPROVEN_DISK_KIB: u64 = 4 * MIB;
-/// What bringing 1 KiB back costs, microseconds, before it was measured.
-const BACK_ZRAM_US: u64 = 5;
-const BACK_DISK_US: u64 = 250;
-/// The stall that we expect to cause within [`PROOF_MS`], microseconds: 3 %.
-const STALL_US: u64 = 1_000_000;
 
 /// Full pressure, thousandths of the time: pause from the first on, a long one from the second. systemd-oomd
 /// acts at 500 over 20 s (oomd.conf(5)).
 const PRESSED_PERMILLE: u64 = 30;
 const PRESSED_HARD_PERMILLE: u64 = 60;
-const PRESSED_MS: u64 = 2_000;
+const PRESSED_WINDOW_MS: u64 = 10_000;
+const PRESSED_MS: u64 = 500;
 const PRESSED_HARD_MS: u64 = 10_000;
 
 /// Pages came back: look at it again after this.
 const LEARN_MS: u64 = 1_000;
-/// No verdict "hot" before the attempt is this old: even a page of a slow timer had its turn.
+/// So often in a row most of what was given came back: it is not the working set, it is everything.
+const STRIKES: u32 = 3;
+/// What has been away for this long tells that there is something cold.
 const HOT_AFTER_MS: u64 = 15_000;
 /// The first rest after it; each further one is twice as long, up to the longest.
 const HOT_REST_MS: u64 = 300_000;
@@ -62,7 +67,8 @@ const HOT_REST_LONGEST_MS: u64 = 3_600_000;
 /// Less given than this is no attempt.
 const ATTEMPT_KIB: u64 = 4 * MIB;
 
-/// After a pass over an idle session: so long we watch what comes back, and so long there is no further pass.
+/// A pass over an idle session takes no longer. After it: so long we watch what comes back, and so long there is no further pass.
+const PASS_MS: u64 = 150_000;
 const WATCH_MS: u64 = 30_000;
 const PASS_AGAIN_MS: u64 = 300_000;
 
@@ -72,7 +78,7 @@ const NO_SWAP_MS: u64 = 30_000;
 const LONGEST_MS: u64 = 30_000;
 const SHORTEST_MS: u64 = 100;
 /// No look is needed before an allocator of this speed could be a sixteenth above the threshold, KiB per second.
-const ALLOCATOR_KIB_S: u64 = 64 * MIB;
+const ALLOCATOR_KIB_S: u64 = 128 * MIB;
 
 /// zram holds enough to tell how well it packs, and packs too badly (thousandths).
 const NO_GAIN_KIB: u64 = 64 * MIB;
@@ -219,6 +225,7 @@ impl Mark {
 struct Asked {
     step: Step,
     current_kib: u64,
+    swap_kib: u64,
     outcome: Option<(Written, u64)>,
 }
 
@@ -258,12 +265,17 @@ pub struct Steering {
     /// Below this much held, pages came back. 0: not known.
     floor_kib: u64,
     floor_at_ms: u64,
-    /// How often in a row everything came back, and the footprint that ends the rest early.
+    /// How often in a row most of what was given came back.
+    strikes: u32,
+    strike_at_ms: u64,
+    /// How often that was given up, and the footprint that ends the rest early.
     hot_times: u32,
     hot_footprint_kib: u64,
     pass: Pass,
     /// What an idle session needs, KiB of `memory.current`.
     idle_floor_kib: u64,
+    /// What bringing 1 KiB back cost lately, microseconds.
+    price_us: Option<u64>,
     /// The kernel refused the argument.
     no_swappiness: bool,
 }
@@ -287,10 +299,13 @@ impl Steering {
             less_in_a_row: 0,
             floor_kib: 0,
             floor_at_ms: 0,
+            strikes: 0,
+            strike_at_ms: 0,
             hot_times: 0,
             hot_footprint_kib: 0,
             pass: Pass::No,
             idle_floor_kib: 0,
+            price_us: None,
             no_swappiness: false,
         }
     }
@@ -340,6 +355,8 @@ impl Steering {
         let threshold_kib = match goal {
             Goal::Rest => {
                 self.pass = Pass::No;
+                // What happens meanwhile is not known, and is no evidence later.
+                self.marks_len = 0;
                 return wait(LONGEST_MS, State::Resting);
             }
             Goal::Hold { threshold_kib } => {
@@ -385,6 +402,7 @@ impl Steering {
                 Pass::Watching { until_ms } => (State::Watching, until_ms.saturating_sub(now_ms)),
                 Pass::Done { .. } => (State::Shrunk, LONGEST_MS),
                 _ if reading.held_kib() < threshold_kib / 16 * 15 => (State::Below, LONGEST_MS),
+                _ if reading.held_kib() / 17 * 16 > threshold_kib => (State::Learning, LONGEST_MS),
                 _ => (State::Holding, LONGEST_MS),
             };
             let ms = self.unattended_ms(target_kib, reading.held_kib());
@@ -418,9 +436,10 @@ impl Steering {
         let kib = want_kib
             .min(self.step_kib)
             .min(room_kib / 2)
-            .min(self.budget_kib(reading, shrinking));
+            .min(self.budget_kib(reading, shrinking, over_kib >= MIN_STEP_KIB));
         if kib < MIN_STEP_KIB {
-            return wait(LEARN_MS, State::Proving);
+            let ms = self.unattended_ms(target_kib, reading.held_kib());
+            return wait(ms.min(LEARN_MS), State::Proving);
         }
         // In an idle session on a disk, pages of files may be the cheaper ones: as the kernel has it.
         let anon_first = !self.no_swappiness && (!shrinking || reading.machine.all_zram);
@@ -431,6 +450,7 @@ impl Steering {
         self.asked = Some(Asked {
             step,
             current_kib: reading.current_kib,
+            swap_kib: reading.swap_kib.unwrap_or(u64::MAX),
             outcome: None,
         });
         let state = if shrinking {
@@ -470,14 +490,14 @@ impl Steering {
         if let Some(Asked {
             step,
             current_kib,
+            swap_kib,
             outcome: Some((outcome, took_ms)),
         }) = self.asked
         {
             self.asked = None;
-            let gone_kib = current_kib
-                .saturating_sub(reading.current_kib)
-                .min(step.kib);
-            self.step_ended(step, outcome, took_ms, gone_kib);
+            let gone_kib = current_kib.saturating_sub(reading.current_kib);
+            let swapped_kib = reading.swap_kib.unwrap_or(0).saturating_sub(swap_kib);
+            self.step_ended(step, outcome, took_ms, gone_kib.min(step.kib), swapped_kib);
             if outcome == Written::NotUnderstood && step.swappiness.is_some() {
                 // From here on pages of files count: as if they always had.
                 self.no_swappiness = true;
@@ -502,32 +522,40 @@ impl Steering {
         }
     }
 
-    fn step_ended(&mut self, step: Step, outcome: Written, took_ms: u64, gone_kib: u64) {
+    /// `gone_kib`: by how much the session shrank meanwhile, at the most what was asked for; `swapped_kib`: by how much its
+    /// part in swap grew, which may be many times what was asked for (a kernel with MGLRU finishes its round).
+    fn step_ended(
+        &mut self,
+        asked: Step,
+        outcome: Written,
+        took_ms: u64,
+        gone_kib: u64,
+        swapped_kib: u64,
+    ) {
         let now_ms = self.now.at_ms;
         let mut pause = |ms, state| self.pause = Some((now_ms.saturating_add(ms), state));
         // Half of a processor at the most.
-        self.not_before_ms = now_ms.saturating_add(took_ms.clamp(20, 10 * STEP_MS));
-        let (outcome, given_kib) = match outcome {
-            Written::All => (outcome, step.kib),
-            // Nearly all of it is good enough.
-            Written::Less if gone_kib > step.kib / 2 => (Written::All, gone_kib),
-            Written::Less => (outcome, gone_kib),
-            _ => (outcome, 0),
+        self.not_before_ms = now_ms.saturating_add(took_ms.clamp(20, PRESSED_HARD_MS));
+        let given_kib = match outcome {
+            Written::All => asked.kib.max(swapped_kib),
+            _ => gone_kib.max(swapped_kib),
         };
         self.now.given_kib = self.now.given_kib.saturating_add(given_kib);
         match outcome {
             Written::All => self.less_in_a_row = 0,
+            // Nearly all of it is good enough.
+            Written::Less | Written::Cut if given_kib > asked.kib / 2 => self.less_in_a_row = 0,
             Written::Less => {
                 self.less_in_a_row = self.less_in_a_row.saturating_add(1);
                 pause(1000 << self.less_in_a_row.min(6), State::NothingLeft);
             }
-            Written::NotUnderstood if step.swappiness.is_some() => return,
+            Written::NotUnderstood if asked.swappiness.is_some() => return,
             Written::NotUnderstood => pause(HOT_REST_MS, State::Failed(22)),
             Written::Gone => pause(PRESSED_HARD_MS, State::NoSlice),
             Written::Cut => pause(PRESSED_HARD_MS, State::Cut),
             Written::Failed(errno) => pause(HOT_REST_MS, State::Failed(errno)),
         }
-        let fast_kib = step.kib.saturating_mul(STEP_MS) / took_ms.max(1);
+        let fast_kib = asked.kib.max(given_kib).saturating_mul(STEP_MS) / took_ms.max(1);
         self.step_kib = match outcome {
             Written::All => self.step_kib.saturating_mul(2).min(fast_kib),
             Written::Cut => MIN_STEP_KIB,
@@ -541,6 +569,7 @@ impl Steering {
         self.marks_len = 1;
         self.attempt = self.now;
         self.learnt = self.now;
+        self.strikes = 0;
         self.floor_at_ms = self.now.at_ms;
         self.step_kib = MIN_STEP_KIB;
     }
@@ -554,51 +583,58 @@ impl Steering {
 
     /// Draws the conclusions from what came back.
     fn learn(&mut self, reading: &Reading) {
-        let now = self.now;
-        let proof = *self.mark_before(PROOF_MS);
-        let (given_kib, back_kib) = (now.given_since(&proof), now.back_since(&proof));
-        let resting = self.pause.is_some_and(|(_, why)| why == State::Hot);
-        if resting {
+        if self.pause.is_some_and(|(_, why)| why == State::Hot) {
             return;
         }
-        let age_ms = now.at_ms.saturating_sub(self.attempt.at_ms);
-        if given_kib >= ATTEMPT_KIB && age_ms >= HOT_AFTER_MS {
-            if back_kib >= given_kib / 2 {
-                let twice = self.hot_times.min(16);
-                let rest_ms = (HOT_REST_MS << twice).min(HOT_REST_LONGEST_MS);
-                let more_kib = (now.footprint_kib / 4).saturating_mul(1 << twice);
-                self.hot_footprint_kib = now.footprint_kib.saturating_add(more_kib);
-                self.hot_times += u32::from(self.hot_times < u32::MAX);
-                self.pause = Some((now.at_ms.saturating_add(rest_ms), State::Hot));
-                return;
-            }
-            if age_ms >= PROOF_MS {
-                self.hot_times = 0;
-            }
+        let now = self.now;
+        let proof = *self.mark_before(PROOF_MS);
+        let given_kib = now.given_since(&proof);
+        let mut short = *self.mark_before(SHORT_MS);
+        if short.at_ms < self.learnt.at_ms {
+            short = self.learnt;
         }
-        let short = *self.mark_before(SHORT_MS);
-        let short = if short.at_ms < self.learnt.at_ms {
-            self.learnt
-        } else {
-            short
-        };
         let held_kib = reading.held_kib();
-        if given_kib > 0
-            && now.back_since(&short) > ATTEMPT_KIB.saturating_add(now.given_since(&short) / 4)
-        {
+        let bearable_kib = ATTEMPT_KIB.saturating_add(now.given_since(&short) / 4);
+        if given_kib > 0 && now.back_since(&short) > bearable_kib {
+            let mostly = given_kib >= ATTEMPT_KIB && now.back_since(&proof) >= given_kib / 2;
+            if mostly && now.at_ms.saturating_sub(self.strike_at_ms) >= SHORT_MS {
+                self.strikes += 1;
+                self.strike_at_ms = now.at_ms;
+            }
             // It needs what it holds now, and a little more.
-            let more_kib = (held_kib / 32).clamp(MIN_STEP_KIB, MAX_STEP_KIB);
+            let more_kib = (held_kib / 32).clamp(MIN_STEP_KIB, 16 * MIB);
             self.floor_kib = self.floor_kib.max(held_kib.saturating_add(more_kib));
             self.floor_at_ms = now.at_ms;
             self.learnt = now;
             self.step_kib = (self.step_kib / 2).max(MIN_STEP_KIB);
             self.pause = Some((now.at_ms.saturating_add(LEARN_MS), State::Learning));
-        } else if now.at_ms.saturating_sub(self.floor_at_ms) >= 2 * PROOF_MS {
+            if self.strikes >= STRIKES {
+                self.give_up();
+            }
+            return;
+        }
+        // What has been away for a while, and stays there, acquits.
+        let away_kib = self.mark_before(HOT_AFTER_MS).given_since(&self.learnt);
+        if away_kib >= ATTEMPT_KIB && now.back_since(&self.learnt) < away_kib / 4 {
+            self.strikes = 0;
+            self.hot_times = 0;
+        }
+        if now.at_ms.saturating_sub(self.floor_at_ms) >= 2 * PROOF_MS {
             // What it needed then it may not need now.
             self.floor_at_ms = now.at_ms;
             self.floor_kib -= (self.floor_kib / 32).min(16 * MIB);
         }
         self.floor_kib = self.floor_kib.min(held_kib.saturating_mul(2));
+    }
+
+    /// Everything came back, again and again. The rest ends with time, or when there is much more to give back.
+    fn give_up(&mut self) {
+        let times = self.hot_times.min(16);
+        let rest_ms = (HOT_REST_MS << times).min(HOT_REST_LONGEST_MS);
+        let more_kib = (self.now.footprint_kib / 4).saturating_mul(1 << times);
+        self.hot_footprint_kib = self.now.footprint_kib.saturating_add(more_kib);
+        self.hot_times = times + 1;
+        self.pause = Some((self.now.at_ms.saturating_add(rest_ms), State::Hot));
     }
 
     /// The next stage of the pass over an idle session, if it is time for one.
@@ -614,9 +650,9 @@ impl Steering {
                 let given_kib = self.now.given_since(&began);
                 let rest_kib = reading.current_kib.saturating_sub(self.idle_floor_kib);
                 let hot = given_kib >= ATTEMPT_KIB && self.now.back_since(&began) >= given_kib / 2;
-                if self.asked.is_none()
-                    && (rest_kib < MIN_STEP_KIB || hot || self.less_in_a_row >= 2)
-                {
+                let long = now_ms.saturating_sub(began.at_ms) > PASS_MS;
+                let over = rest_kib < MIN_STEP_KIB || given_kib / 3 * 2 > began.footprint_kib;
+                if self.asked.is_none() && (over || hot || long || self.less_in_a_row >= 2) {
                     self.less_in_a_row = 0;
                     self.pass = Pass::Watching {
                         until_ms: now_ms.saturating_add(WATCH_MS),
@@ -649,14 +685,12 @@ impl Steering {
     /// How long the session and the machine may now be left alone, if they wait for memory too much. The machine counts
     /// too: its kernel is reclaiming by itself then, and takes the same pages first.
     fn pressed_ms(&self) -> Option<u64> {
-        let short = self.mark_before(SHORT_MS);
+        let mark = self.mark_before(PRESSED_WINDOW_MS - MARK_MS / 2);
         // A single stall in a moment is not much pressure.
-        let ms = self.now.at_ms.saturating_sub(short.at_ms).max(SHORT_MS);
-        let own_us = self.now.full_us.saturating_sub(short.full_us);
-        let machine_us = self
-            .now
-            .machine_full_us
-            .saturating_sub(short.machine_full_us);
+        let age_ms = self.now.at_ms.saturating_sub(mark.at_ms);
+        let ms = age_ms.max(PRESSED_WINDOW_MS);
+        let own_us = self.now.full_us.saturating_sub(mark.full_us);
+        let machine_us = (self.now.machine_full_us).saturating_sub(mark.machine_full_us);
         match own_us.max(machine_us) / ms {
             permille if permille > PRESSED_HARD_PERMILLE => Some(PRESSED_HARD_MS),
             permille if permille > PRESSED_PERMILLE => Some(PRESSED_MS),
@@ -683,50 +717,52 @@ impl Steering {
     }
 
     /// How much more may be given back while what went before is not yet proven cold.
-    fn budget_kib(&self, reading: &Reading, shrinking: bool) -> u64 {
-        let proof = self.mark_before(PROOF_MS);
-        let unproven_kib = self.now.given_since(proof);
-        let back_kib = self.now.back_since(proof);
-        let quick = reading.machine.all_zram && reading.full_us.is_some();
-        let (base_kib, grown_kib) = match () {
-            () if !quick => (UNPROVEN_DISK_KIB, 0),
-            () if self.hot_times > 0 => (UNPROVEN_TRIAL_KIB, 0),
-            // A leak's pages are new, and cold until the opposite is seen.
-            () => (
-                if shrinking {
-                    UNPROVEN_IDLE_KIB
-                } else {
-                    UNPROVEN_ZRAM_KIB
-                },
-                self.now.footprint_kib.saturating_sub(proof.footprint_kib),
-            ),
+    fn budget_kib(&mut self, reading: &Reading, shrinking: bool, over: bool) -> u64 {
+        let proof = *self.mark_before(PROOF_MS);
+        let unproven_kib = self.now.given_since(&proof);
+        let back_kib = self.now.back_since(&proof);
+        let stall_us = self.now.some_us.saturating_sub(proof.some_us);
+        if back_kib >= 256 * page_kib() && reading.some_us.is_some() {
+            self.price_us = Some((stall_us / back_kib).max(1));
+        }
+        let price_us = self.price_us.unwrap_or(match reading.some_us {
+            _ if !reading.machine.all_zram => PRICE_DISK_US,
+            None => PRICE_UNSEEN_US,
+            Some(_) => PRICE_ZRAM_US,
+        });
+        let at_once_kib = STALL_US / price_us;
+        let most_kib = match () {
+            () if self.hot_times > 0 => UNPROVEN_TRIAL_KIB,
+            () if shrinking => UNPROVEN_IDLE_KIB,
+            () => UNPROVEN_KIB,
         };
-        let given_kib = self.now.given_since(&self.attempt);
-        let all_back_kib = self.now.back_since(&self.attempt);
-        let proven_kib = given_kib
-            .saturating_sub(unproven_kib)
-            .saturating_sub(all_back_kib);
-        let allowed_kib = base_kib
-            .saturating_add(grown_kib)
-            .saturating_add(proven_kib);
-
-        // What we can afford: the stall that we expect, if as large a part comes back as did, at the price that it had.
-        let measured_us = self
-            .now
-            .some_us
-            .saturating_sub(proof.some_us)
-            .checked_div(back_kib);
-        let price_us = match measured_us {
-            Some(us) if back_kib >= 256 * page_kib() => us.max(1),
-            _ if quick => BACK_ZRAM_US,
-            _ => BACK_DISK_US,
+        // Nobody waits for an idle session, and what comes back there comes timer by timer.
+        let trust = if shrinking { 4 } else { 2 };
+        let base_kib = if shrinking {
+            2 * at_once_kib
+        } else {
+            at_once_kib
         };
+        let mut allowed_kib = base_kib.min(most_kib);
+        let quick = reading.machine.all_zram && reading.some_us.is_some();
+        if quick || price_us <= PRICE_QUICK_US {
+            let away_kib = proof.given_since(&self.attempt);
+            let proven_kib = away_kib.saturating_sub(self.now.back_since(&self.attempt));
+            allowed_kib = allowed_kib.saturating_add(proven_kib.min(trust * at_once_kib));
+            if over && self.hot_times == 0 {
+                // A leak's pages are new, and cold until the opposite is seen: also those that we are behind with.
+                let grown_kib = self.now.footprint_kib.saturating_sub(proof.footprint_kib);
+                let all_grown_kib =
+                    (self.now.footprint_kib).saturating_sub(self.attempt.footprint_kib);
+                let behind_kib = all_grown_kib.saturating_sub(away_kib);
+                allowed_kib = allowed_kib.saturating_add(grown_kib.max(behind_kib));
+            }
+        }
+        // No more than what we can afford if as large a part of it comes back as did lately: 3 % of the time.
         let back_of_64 = back_kib.saturating_mul(64).checked_div(unproven_kib);
-        let back_of_64 = back_of_64.unwrap_or(1).clamp(1, 64);
-        let affordable_kib = STALL_US * 64 / price_us.saturating_mul(back_of_64);
-        allowed_kib
-            .min(affordable_kib.max(MIN_STEP_KIB))
-            .saturating_sub(unproven_kib)
+        let affordable_kib = at_once_kib * 128 / back_of_64.unwrap_or(1).clamp(1, 64);
+        let allowed_kib = allowed_kib.min(affordable_kib);
+        allowed_kib.saturating_sub(unproven_kib)
     }
 
     /// How long nobody need look at a session that is below its target: until an allocator could be above it by a sixteenth.
