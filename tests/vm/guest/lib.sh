@@ -7,8 +7,9 @@ client=$payload/client/claude
 within() { # seconds, command...
   local end=$((SECONDS + $1))
   shift
-  until "$@"; do
-    [ $SECONDS -lt $end ] || return 1
+  until "$@" >/dev/null 2>&1; do
+    # The last try is the one that is shown.
+    [ $SECONDS -lt $end ] || { "$@"; return; }
     sleep 0.2
   done
 }
@@ -38,17 +39,13 @@ at_least() { # what, value, limit
   [ -n "$2" ] && [ "$2" -ge "$3" ]
 }
 
+# Whether only the halves without claude-safe are wanted: a scenario returns then.
+controls_only() { [ -e "$payload/controls-only" ]; }
+
 # --- cgroups ---------------------------------------------------------------------------------------------------------
 
 cgroup_of() { # pid
   sed -n 's/^0:://p' "/proc/$1/cgroup" 2>/dev/null
-}
-
-# The folder that holds a whole session: the parent of the client's scope.
-slice_of() { # pid
-  local group
-  group=$(cgroup_of "$1")
-  echo "/sys/fs/cgroup${group%/*}"
 }
 
 is_contained() { # pid
@@ -56,6 +53,17 @@ is_contained() { # pid
   group=$(cgroup_of "$1")
   echo "$group"
   [[ $group =~ /claude\.slice/claude-safe\.slice/claude-safe-[0-9]+_[0-9]+\.slice/ ]]
+}
+
+# The folder that holds a whole session: the parent of the client's scope. A name that does not exist if there is none.
+slice_of() { # pid
+  local group
+  if is_contained "$1" >/dev/null; then
+    group=$(cgroup_of "$1")
+    echo "/sys/fs/cgroup${group%/*}"
+  else
+    echo /sys/fs/cgroup/none
+  fi
 }
 
 # --- sessions --------------------------------------------------------------------------------------------------------
@@ -68,7 +76,7 @@ children() { # pid
 client_of() { # pid of the wrapper
   local pid
   for pid in $(children "$1"); do
-    [ "$(readlink "/proc/$pid/exe")" != "$(readlink -f "${CLAUDE_SAFE_BIN:-$client}")" ] || { echo "$pid"; return 0; }
+    [ "$(readlink "/proc/$pid/exe")" != "$client" ] || { echo "$pid"; return 0; }
   done
   return 1
 }
@@ -79,7 +87,7 @@ world() { # name, options of vm-probe world...
   shift
   mkdir -p "$folder"
   client_env=(ANTHROPIC_API_KEY=sk-ant-dummy-dummy-dummy-dummy-0123456789 CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
-    DISABLE_AUTOUPDATER=1 SHELL=/bin/sh "CLAUDE_SAFE_BIN=${CLAUDE_SAFE_BIN:-$client}" TERM=xterm-256color)
+    DISABLE_AUTOUPDATER=1 SHELL=/bin/sh TERM=xterm-256color)
   while read -r line; do
     client_env+=("$line")
     case $line in WORLD=*) world=${line#*=} ;; WORK=*) world_work=${line#*=} ;; HOME=*) world_home=${line#*=} ;; esac

@@ -44,6 +44,7 @@ measured 'how' "$(result_of terminal-bare.scope)"
 systemctl --user reset-failed terminal-bare.scope 2>/dev/null
 touch "$world/close"
 within 30 ended "$terminal_pid"
+controls_only && return
 
 start_neighbour
 check 'a neighbour with 500 MB has settled' grep -q ready "$neighbour"
