@@ -101,6 +101,7 @@ while [ $# -gt 0 ]; do
 done
 mkdir -p "$results"
 results=$(realpath "$results")
+rm -f "$results/status"
 
 # Sparse, and what is not used of them costs nothing.
 truncate -s "$(($(du -sm "$payload" | cut -f1) * 11 / 10 + 32))M" "$work/payload.img"
