@@ -307,7 +307,7 @@ mod tests {
         let text = in_words(&all, &[], 1_000 + 3 * 3600 + 12 * 60);
         assert!(text.contains(": own cgroup\n"), "{text}");
         assert!(
-            text.contains(": tier 1: idle: watching (2.0 GiB given back, 1.0 GiB came back)\n"),
+            text.contains(": tier 1: idle: watching (2048 MiB given back, 1024 MiB came back)\n"),
             "{text}"
         );
         for said in [

@@ -501,7 +501,7 @@ fn a_leak_that_stays_hot_is_given_up_within_a_minute_and_tried_again_rarely() {
             "{} MiB came back",
             world.back_kib / MIB
         );
-        // Between two attempts the footprint has grown by a quarter, then a half, ... or much time has gone.
+        // Between two attempts the footprint has grown by half, then twice, ... or much time has gone.
         let rest = world
             .steps
             .windows(2)

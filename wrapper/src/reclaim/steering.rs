@@ -631,7 +631,7 @@ impl Steering {
     fn give_up(&mut self) {
         let times = self.hot_times.min(16);
         let rest_ms = (HOT_REST_MS << times).min(HOT_REST_LONGEST_MS);
-        let more_kib = (self.now.footprint_kib / 4).saturating_mul(1 << times);
+        let more_kib = (self.now.footprint_kib / 2).saturating_mul(1 << times);
         self.hot_footprint_kib = self.now.footprint_kib.saturating_add(more_kib);
         self.hot_times = times + 1;
         self.pause = Some((self.now.at_ms.saturating_add(rest_ms), State::Hot));

@@ -242,7 +242,7 @@ fn on_a_real_kernel() {
             assert!(pressure_permille(&seen) <= 100);
         }
         "idle" => {
-            let slice = Slice::start(&[("CS_TRIAL_COLD_MIB", 150), ("CS_TRIAL_TIMERS_MIB", 40)]);
+            let slice = Slice::start(&[("CS_TRIAL_COLD_MIB", 260), ("CS_TRIAL_TIMERS_MIB", 40)]);
             let settled_s = 20;
             let seen = run(&slice, settled_s + seconds.max(160), |at_s| {
                 if at_s < settled_s {
