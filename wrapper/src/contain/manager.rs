@@ -27,6 +27,8 @@ pub enum NoManager {
     NoBus,
     /// There is no busctl.
     NoBusctl,
+    /// It was asked, and refused a scope.
+    Refuses,
 }
 
 impl NoManager {
@@ -40,6 +42,7 @@ impl NoManager {
             NoManager::NoBus => {
                 "this user's systemd manager has no bus (Debian: install dbus-user-session)"
             }
+            NoManager::Refuses => "the service manager refused a scope",
             NoManager::NoBusctl => "there is no busctl (it is a part of systemd)",
         }
     }

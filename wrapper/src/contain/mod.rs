@@ -28,7 +28,7 @@ use crate::os::wait;
 use crate::watch::{ProcessId, Sample};
 use group::Groups;
 use kill_order::KillOrder;
-use manager::{Manager, Request};
+use manager::{Manager, NoManager, Request};
 use own_group::OwnGroup;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl Caps {
         let bytes = |mib: u64| (mib > 0).then(|| mib.saturating_mul(1 << 20));
         Caps {
             memory_bytes: bytes(tier_2_mib.saturating_add(tier_2_mib / 2)),
-            swap_bytes: (swap_total_kib > 0).then(|| swap_total_kib / 4 * 3 * 1024),
+            swap_bytes: (swap_total_kib > 0).then(|| (swap_total_kib / 4 * 3).saturating_mul(1024)),
             fleet_bytes: bytes(fleet_mib),
         }
     }
@@ -125,7 +125,7 @@ struct Moving {
 pub struct Containment<'a> {
     inherited: &'a Inherited,
     groups: Option<Groups>,
-    manager: Option<Manager>,
+    manager: Result<Manager, NoManager>,
     own_group: Option<OwnGroup>,
     /// `claude-safe-PID_START` of the wrapper.
     name: String,
@@ -158,10 +158,10 @@ impl<'a> Containment<'a> {
         Self {
             inherited,
             groups: us.and_then(|_| Groups::of_this_machine(Path::new("/proc"))),
-            manager: us.and_then(|_| {
+            manager: {
                 let variable = |name: &str| std::env::var_os(name);
-                Manager::find(Path::new("/"), &variable, process::own_ids().euid).ok()
-            }),
+                Manager::find(Path::new("/"), &variable, process::own_ids().euid)
+            },
             own_group: None,
             name,
             caps,
@@ -207,7 +207,7 @@ impl<'a> Containment<'a> {
             State::Nowhere("switched off by CLAUDE_SAFE_CONTAIN")
         } else if self.groups.is_none() {
             State::Nowhere("this machine has no cgroup v2 with a memory controller")
-        } else if self.manager.is_some() {
+        } else if self.manager.is_ok() {
             self.ask_for_scope(manager::Attempt::Whole)
         } else {
             self.make_own_group()
@@ -256,7 +256,7 @@ impl<'a> Containment<'a> {
 
     /// Starts busctl; its end comes as SIGCHLD.
     fn send(&mut self, request: &Request<'_>, errand: Errand) -> bool {
-        let Some(manager) = &self.manager else {
+        let Ok(manager) = &self.manager else {
             return false;
         };
         let started = process::spawn(
@@ -280,6 +280,12 @@ impl<'a> Containment<'a> {
         let Some(groups) = &self.groups else {
             return State::Nowhere("this machine has no cgroup v2 with a memory controller");
         };
+        match self.manager {
+            Err(NoManager::NoSystemd) => {}
+            // Where systemd is, the groups are its own.
+            Err(why) => return State::Nowhere(why.in_words()),
+            Ok(_) => return State::Nowhere("busctl can't be started"),
+        }
         if self.own_group.is_none() {
             self.own_group = OwnGroup::make(groups, &self.name, &self.caps);
         }
@@ -325,11 +331,8 @@ impl<'a> Containment<'a> {
             (false, Some(next)) => self.state = self.ask_for_scope(next),
             (false, None) => {
                 // Not asked again in the next life.
-                self.manager = None;
-                self.state = match self.make_own_group() {
-                    State::InOwnGroup => State::InOwnGroup,
-                    _ => State::Nowhere("the service manager refused a scope"),
-                };
+                self.manager = Err(NoManager::Refuses);
+                self.state = self.make_own_group();
             }
         }
     }
@@ -569,4 +572,76 @@ fn name_of(pid: i32, start_ticks: u64) -> String {
 /// Words of a command line.
 fn words(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn containment(inherited: &Inherited, manager: Result<Manager, NoManager>) -> Containment<'_> {
+        let us = ProcessId {
+            pid: process::own_pid(),
+            start_ticks: 1,
+        };
+        let mut made = Containment::new(Some(us), true, Caps::default(), inherited);
+        made.kill_order = KillOrder::new(false);
+        made.manager = manager;
+        made
+    }
+
+    #[test]
+    fn the_caps_stand_above_tier_2_and_leave_swap_to_others() {
+        let caps = Caps::new(61440, 0, 8 << 20);
+        assert_eq!(caps.memory_bytes, Some(90 << 30));
+        assert_eq!(caps.swap_bytes, Some(6 << 30));
+        assert_eq!(caps.fleet_bytes, None);
+        assert_eq!(Caps::new(0, 0, 0), Caps::default());
+        assert_eq!(Caps::new(1, 2, 0).fleet_bytes, Some(2 << 20));
+        assert_eq!(
+            Caps::new(u64::MAX, u64::MAX, u64::MAX).memory_bytes,
+            Some(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn where_systemd_is_no_group_is_made_beside_it() {
+        let inherited = Inherited::default();
+        let client = ProcessId {
+            pid: -1,
+            start_ticks: 1,
+        };
+        for why in [
+            NoManager::NoUserManager,
+            NoManager::NoBus,
+            NoManager::NoBusctl,
+            NoManager::Refuses,
+        ] {
+            let mut made = containment(&inherited, Err(why));
+            made.groups = Groups::of_this_machine(Path::new("/proc"));
+            made.client_started(client, true);
+            assert!(made.own_group.is_none() && made.folder().is_none());
+            let expected = match made.groups {
+                Some(_) => why.in_words(),
+                None => "this machine has no cgroup v2 with a memory controller",
+            };
+            assert_eq!(made.state().in_words(), expected);
+        }
+    }
+
+    #[test]
+    fn an_answer_for_an_earlier_client_is_no_news() {
+        let inherited = Inherited::default();
+        let mut made = containment(&inherited, Err(NoManager::NoBus));
+        // As if it had been asked for a scope, and the client then ended.
+        made.state = State::Asked;
+        made.errands
+            .push((-1, Errand::Scope(manager::Attempt::Whole)));
+        made.client_started(ProcessId::default(), false);
+        assert_eq!(made.errands, [(-1, Errand::Other)]);
+        made.errand_ended(Errand::Other, false);
+        assert_eq!(
+            (made.state(), made.moving.is_some()),
+            (&State::NotTried, false)
+        );
+    }
 }

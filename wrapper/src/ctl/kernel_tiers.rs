@@ -4,12 +4,10 @@
 use super::doctor::Tier;
 use crate::config::Config;
 use crate::config::memory::swap_total_kib;
-use crate::contain::manager::Manager;
 use crate::contain::{Caps, State, group, trial};
-use crate::os::process::{Sentinel, own_ids, own_pid};
+use crate::os::process::{Sentinel, own_pid};
 use crate::os::signals::Inherited;
 use crate::remedy;
-use crate::watch::ProcessId;
 use crate::watch::proc_fs::Proc;
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -24,7 +22,7 @@ pub(super) struct KernelTiers {
     pub(super) can_reclaim: bool,
     /// All swap of this machine, KiB.
     pub(super) swap_kib: u64,
-    /// Why there is no manager to ask, and what to do about the state.
+    /// What to do about the state.
     pub(super) remedy: Option<&'static str>,
 }
 
@@ -59,7 +57,7 @@ impl KernelTiers {
                 .open(folder.join("memory.reclaim"));
             tiers.can_reclaim = reclaim.is_ok();
         }
-        tiers.remedy = remedy_for(&state, process);
+        tiers.remedy = remedy_for(&state);
         tiers.state = state;
         drop(idle);
         if let Some(folder) = folder {
@@ -136,19 +134,11 @@ impl KernelTiers {
     }
 }
 
-/// What can be done about a session without a cgroup.
-fn remedy_for(state: &State, process: ProcessId) -> Option<&'static str> {
-    if !matches!(state, State::Nowhere(_)) {
-        return None;
-    }
-    let root = Path::new("/");
-    let groups = group::Groups::of_this_machine(Path::new("/proc"));
-    if groups.is_none_or(|groups| groups.path_of(process.pid).is_none()) {
-        return Some(remedy::no_cgroup(root));
-    }
-    let variable = |name: &str| std::env::var_os(name);
-    let manager = Manager::find(root, &variable, own_ids().euid);
-    manager.err().map(|why| why.in_words())
+/// What can be done about a machine whose groups can't hold a session; what a manager lacks is told with the state.
+fn remedy_for(state: &State) -> Option<&'static str> {
+    let has_groups = group::Groups::of_this_machine(Path::new("/proc")).is_some();
+    let is_nowhere = matches!(state, State::Nowhere(_));
+    (is_nowhere && !has_groups).then(|| remedy::no_cgroup(Path::new("/")))
 }
 
 #[cfg(test)]
