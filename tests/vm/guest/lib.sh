@@ -105,11 +105,6 @@ mock() { # scenario as JSON
   client_env+=("ANTHROPIC_BASE_URL=$(sed -n 's/^listening //p' "$world/mock.out")")
 }
 
-# How many calls of a tool had their results told to the mock.
-rounds_done() {
-  sed -n 's/.*"round":\([0-9]*\).*/\1/p' "$mock_log" 2>/dev/null | sort -n | tail -n 1 | { read -r n && echo $((n - 1)) || echo 0; }
-}
-
 was_answered_finally() { grep -q '"final":true' "$mock_log"; }
 
 # A session without a screen, in the background: its pid in `session`, what it says in `said`.

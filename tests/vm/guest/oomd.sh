@@ -40,6 +40,8 @@ start_terminal terminal-bare.scope "$client"
 began=$SECONDS
 check 'control: the bare client takes the scope of the terminal with it' within 400 terminal_is_gone
 measured 'seconds until the terminal was gone' $((SECONDS - began))
+is_over() { ! scope_is terminal-bare.scope; }
+within 20 is_over
 measured 'how' "$(result_of terminal-bare.scope)"
 systemctl --user reset-failed terminal-bare.scope 2>/dev/null
 touch "$world/close"
