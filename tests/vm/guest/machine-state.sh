@@ -3,10 +3,15 @@
 
 # Swap on zram, of so many MiB; 0: none at all.
 set_swap() { # MiB
-  local device
+  local device end=$((SECONDS + 30))
   swapoff --all
   for device in /sys/block/zram*; do
-    [ ! -e "$device" ] || zramctl --reset "/dev/${device##*/}" || return 1
+    [ -e "$device" ] || continue
+    # udev still looks at what has just stopped being swap.
+    until zramctl --reset "/dev/${device##*/}" 2>/dev/null; do
+      [ $SECONDS -lt $end ] || { echo "$device can't be reset"; return 1; }
+      sleep 0.3
+    done
   done
   [ "$1" != 0 ] || return 0
   modprobe zram && device=$(zramctl --find --size "$1M" --algorithm lz4) && mkswap --quiet "$device" >/dev/null &&
