@@ -1663,7 +1663,8 @@ fn stop_and_continue_by_pid_reach_the_client_as_bare() {
 fn a_stop_of_the_whole_group_and_its_end_are_as_bare() {
     let reports = same_reports(|who| {
         let words = ["-p", "say it"];
-        let plan = "rounds=1;round_ms=300;report=SIGNALS";
+        // Long enough for three stops on a busy machine: its clock runs on meanwhile.
+        let plan = "rounds=1;round_ms=3000;report=SIGNALS";
         let fake = program("fake-claude");
         let mut seat = Seat::take(who, &fake, &words, plan, &JobSetup::default());
         first_line(&seat.world.file("signals"));
@@ -1701,8 +1702,12 @@ fn a_stop_of_us_alone_can_not_be_passed_on_and_does_no_harm() {
         (!proc_view::alive(client)).then_some(())
     });
     seat.send("fg");
-    assert_eq!(seat.report(), "continued");
-    assert_eq!(seat.report(), "exited 0");
+    // It has nothing left to do: where it is gone before its shell looks, that is all the shell sees.
+    let mut last = seat.report();
+    if last == "continued" {
+        last = seat.report();
+    }
+    assert_eq!(last, "exited 0");
 }
 
 #[test]
