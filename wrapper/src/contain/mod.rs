@@ -187,6 +187,8 @@ impl<'a> Containment<'a> {
     pub fn client_started(&mut self, client: ProcessId, at_once: bool) {
         self.client = client;
         self.state = State::NotTried;
+        // Where the earlier one was: this one is not there yet, and has not left it either.
+        self.folder = None;
         self.moving = None;
         for (_, errand) in &mut self.errands {
             // For an earlier client: its answer is no news any more.
@@ -636,8 +638,14 @@ mod tests {
         made.state = State::Asked;
         made.errands
             .push((-1, Errand::Scope(manager::Attempt::Whole)));
+        made.folder = Some("/of/the/earlier/client".into());
         made.client_started(ProcessId::default(), false);
         assert_eq!(made.errands, [(-1, Errand::Other)]);
+        assert_eq!(
+            (made.folder(), made.due_ms()),
+            (None, None),
+            "nobody has left it"
+        );
         made.errand_ended(Errand::Other, false);
         assert_eq!(
             (made.state(), made.moving.is_some()),
