@@ -53,7 +53,7 @@ check 'a neighbour with 500 MB has settled' grep -q ready "$neighbour"
 sleep 5
 touch "$neighbour.mark"
 world guarded --leak-mib-per-s "$leak_mib_per_s" --leak-cap-mib 6000 --leak-first 2
-mock '{"rounds": 60, "command": "echo round-{n} >>rounds; sleep 0.5", "final_text": "ALL DONE"}'
+mock '{"rounds": 20, "command": "echo round-{n} >>rounds; sleep 2", "final_text": "ALL DONE"}'
 client_env+=("CLAUDE_MALLOC_GUARD_THRESHOLD_MB=$tier_1_mib" "CLAUDE_WATCHDOG_THRESHOLD_MB=$tier_2_mib")
 manager=$(systemctl --user show --property ActiveEnterTimestampMonotonic init.scope)
 start_terminal terminal-guarded.scope claude-safe
