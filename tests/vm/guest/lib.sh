@@ -42,6 +42,13 @@ at_least() { # what, value, limit
 # Whether only the halves without claude-safe are wanted: a scenario returns then.
 controls_only() { [ -e "$payload/controls-only" ]; }
 
+# An emulated machine computes ten times slower, and its clock does not: what is promised of times is not judged there, and
+# leaks get slower with it, else a client is full before it has said its first word.
+emulated() { [ "$(systemd-detect-virt)" = qemu ]; }
+leak_speed() { # MiB/s, and where it is emulated
+  if [ -n "${LEAK_MIB_PER_S:-}" ]; then echo "$LEAK_MIB_PER_S"; elif emulated; then echo "$2"; else echo "$1"; fi
+}
+
 # --- cgroups ---------------------------------------------------------------------------------------------------------
 
 cgroup_of() { # pid
@@ -85,7 +92,7 @@ client_of() { # pid of the wrapper
 world() { # name, options of vm-probe world...
   local line folder=$work/$1
   shift
-  mkdir -p "$folder"
+  mkdir -m 700 "$folder"
   client_env=(ANTHROPIC_API_KEY=sk-ant-dummy-dummy-dummy-dummy-0123456789 CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
     DISABLE_AUTOUPDATER=1 SHELL=/bin/sh TERM=xterm-256color)
   while read -r line; do

@@ -4,7 +4,7 @@
 # neighbour. Whoever goes, kernel or oomd, takes a tool or the session, never the terminal's scope, the neighbour's or the
 # manager's own. Sourced by the scenarios oomd-….
 
-leak_mib_per_s=${LEAK_MIB_PER_S:-200} tier_1_mib=700 tier_2_mib=1500
+leak_mib_per_s=$(leak_speed 200 25) tier_1_mib=700 tier_2_mib=1500
 
 scope_is() { systemctl --user is-active --quiet "$1"; }
 # The result that a scope ended with; kept by the manager for those that failed.
