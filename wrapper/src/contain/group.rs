@@ -59,10 +59,14 @@ pub fn limit_bytes(file: &Path) -> Option<u64> {
 
 /// One number of a file of `key value` lines (memory.stat, memory.events).
 pub fn keyed(file: &Path, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
+    number_after(&std::fs::read_to_string(file).ok()?, key)
+}
+
+/// The number behind a key at the beginning of a line of such a text.
+pub fn number_after(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
-        let (name, value) = line.split_once(' ')?;
-        (name == key).then(|| value.parse().ok())?
+        let mut words = line.split_ascii_whitespace();
+        (words.next() == Some(key)).then(|| words.next()?.parse().ok())?
     })
 }
 

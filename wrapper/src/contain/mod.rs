@@ -157,11 +157,8 @@ impl<'a> Containment<'a> {
         let name = us.map_or(String::new(), |us| name_of(us.pid, us.start_ticks));
         Self {
             inherited,
-            groups: us.and_then(|_| Groups::of_this_machine(Path::new("/proc"))),
-            manager: {
-                let variable = |name: &str| std::env::var_os(name);
-                Manager::find(Path::new("/"), &variable, process::own_ids().euid)
-            },
+            groups: None,
+            manager: Err(NoManager::NoSystemd),
             own_group: None,
             name,
             caps,
@@ -200,7 +197,17 @@ impl<'a> Containment<'a> {
         }
     }
 
+    /// What this machine has for it: looked for when the first client runs already, and never where it is not wanted.
+    fn find_means(&mut self) {
+        let variable = |name: &str| std::env::var_os(name);
+        self.groups = Groups::of_this_machine(Path::new("/proc"));
+        self.manager = Manager::find(Path::new("/"), &variable, process::own_ids().euid);
+    }
+
     fn begin(&mut self) {
+        if self.lives == 0 && !self.name.is_empty() {
+            self.find_means();
+        }
         self.lives += 1;
         self.began_ms = now_ms();
         self.checks_done = 0;
@@ -587,6 +594,8 @@ mod tests {
         };
         let mut made = Containment::new(Some(us), true, Caps::default(), inherited);
         made.kill_order = KillOrder::new(false);
+        // As in a later life: what the machine has is known.
+        made.lives = 1;
         made.manager = manager;
         made
     }

@@ -2,6 +2,7 @@
 //! Reads and parses; never writes, never judges. Formats: Linux `Documentation/admin-guide/cgroup-v2.rst`,
 //! `admin-guide/blockdev/zram.rst`, `accounting/psi.rst`; proc_swaps(5), proc_meminfo(5).
 
+use crate::contain::group::number_after;
 use crate::os::proc::page_kib;
 use crate::watch::pressure;
 use std::path::Path;
@@ -160,14 +161,6 @@ impl Machine {
             .checked_div(self.stored_kib);
         weight.unwrap_or(1000).clamp(100, 1000)
     }
-}
-
-/// The number behind a key at the beginning of a line.
-fn number_after(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some(key)).then(|| words.next()?.parse().ok())?
-    })
 }
 
 /// Out of line, as the next one: the program is small.

@@ -32,7 +32,7 @@ use crate::client::args::StartsSession;
 use crate::client::find::Client;
 use crate::config::Config;
 use crate::config::memory::swap_total_kib;
-use crate::contain::{Caps, Containment};
+use crate::contain::{Caps, Containment, group};
 use crate::guard_page;
 use crate::notice;
 use crate::os::process::{self, Change, Launch, PidFd};
@@ -297,10 +297,7 @@ fn tier_1_is_due(total_kib: u64, threshold_mib: Option<u64>, told: bool) -> bool
 
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
 fn oom_kills() -> u64 {
-    let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        .unwrap_or(0)
+    group::keyed(Path::new("/proc/vmstat"), "oom_kill").unwrap_or(0)
 }
 
 impl LifeEnd {
