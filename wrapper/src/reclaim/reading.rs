@@ -20,10 +20,6 @@ pub struct Reading {
     pub swap_cached_kib: u64,
     /// The most it may have there (`memory.swap.max`), KiB. `None`: no limit.
     pub swap_max_kib: Option<u64>,
-    /// Anonymous memory, KiB.
-    pub anon_kib: u64,
-    /// The part of it that was not used lately, KiB.
-    pub inactive_anon_kib: u64,
     /// Pages of files, KiB: those that the kernel drops or writes back when somebody needs memory. Without tmpfs.
     pub file_kib: u64,
     /// Anonymous pages that came back from swap since the slice exists, in KiB.
@@ -35,8 +31,6 @@ pub struct Reading {
     pub some_us: Option<u64>,
     /// The same for time in which all that had work waited.
     pub full_us: Option<u64>,
-    /// Processes of the session that the kernel killed for want of memory.
-    pub oom_kills: u64,
     /// The machine.
     pub machine: Machine,
 }
@@ -96,17 +90,12 @@ impl Reading {
             swap_kib: file_kib(slice, "memory.swap.current"),
             swap_cached_kib: kib("swapcached"),
             swap_max_kib: file_kib(slice, "memory.swap.max"),
-            anon_kib: kib("anon"),
-            inactive_anon_kib: kib("inactive_anon"),
             file_kib: kib("active_file").saturating_add(kib("inactive_file")),
             // Newer kernels count swap-ins as well, also of pages whose eviction nobody remembers.
             back_kib: pages("workingset_refault_anon").max(pages("pswpin")),
             file_back_kib: pages("workingset_refault_file"),
             some_us: pressure.map(|pressure| pressure.some.total_us),
             full_us: pressure.map(|pressure| pressure.full.total_us),
-            oom_kills: text(slice, "memory.events")
-                .and_then(|text| number_after(&text, "oom_kill"))
-                .unwrap_or(0),
             machine: Machine::read(roots),
         })
     }
@@ -270,14 +259,11 @@ mod tests {
                 swap_kib: Some(51_200),
                 swap_cached_kib: 4,
                 swap_max_kib: None,
-                anon_kib: 204_800,
-                inactive_anon_kib: 102_400,
                 file_kib: 30_720,
                 back_kib: 100 * page,
                 file_back_kib: 7 * page,
                 some_us: Some(5000),
                 full_us: Some(4000),
-                oom_kills: 2,
                 machine: Machine {
                     swap_total_kib: 2_097_148,
                     swap_free_kib: 2_056_188,
