@@ -11,6 +11,7 @@
 //! | [`state`] | the folder of one running session |
 //! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
 //! | [`contain`] | tier 0: a control group of the session's own, and the order in which the kernel kills |
+//! | [`orphans`] | what a session started and left running when its client ended |
 //! | [`ctl`] | `claude-safectl` |
 //! | [`notice`] | what the user is told |
 //! | [`remedy`] | what can be done about a machine that lacks something |
@@ -31,6 +32,7 @@ mod launch;
 #[cfg(test)]
 mod manual;
 pub mod notice;
+pub mod orphans;
 pub mod os;
 pub mod reclaim;
 pub mod remedy;

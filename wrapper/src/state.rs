@@ -324,22 +324,30 @@ pub fn all(base: &Path) -> Vec<Found> {
         .collect()
 }
 
-/// Removes the folders of sessions whose wrapper is dead (killed by KILL, power lost), and whose client is too: one
-/// that lives on has its statistics page there. `start_of` tells the start of a living process.
-pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
-    for session in all(base) {
-        if start_of(session.pid) == Some(session.start_ticks) {
-            continue;
-        }
+/// The sessions whose wrapper is dead (killed by KILL, power lost), and whose client is too: one that lives on
+/// has its statistics page in the session's folder. `start_of` tells the start of a living process.
+pub fn dead(base: &Path, start_of: &mut dyn FnMut(i32) -> Option<u64>) -> Vec<(Found, Notes)> {
+    let mut found = all(base);
+    found.retain(|session| start_of(session.pid) != Some(session.start_ticks));
+    let with_notes = found.into_iter().map(|session| {
         let notes = read_file(&session.path, NOTES).unwrap_or_default();
-        let notes = Notes::parse(&notes);
-        let client = notes.client();
-        if client.is_none_or(|client| start_of(client.pid) != Some(client.start_ticks)) {
-            if let Some(group) = notes.group_folder {
-                own_group::remove_if_ours(&group, session.pid, session.start_ticks);
-            }
-            remove(&session.path);
+        (session, Notes::parse(&notes))
+    });
+    with_notes
+        .filter(|(_, notes)| {
+            let client = notes.client();
+            client.is_none_or(|client| start_of(client.pid) != Some(client.start_ticks))
+        })
+        .collect()
+}
+
+/// Removes the folders of [`dead`] sessions.
+pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
+    for (session, notes) in dead(base, &mut start_of) {
+        if let Some(group) = notes.group_folder {
+            own_group::remove_if_ours(&group, session.pid, session.start_ticks);
         }
+        remove(&session.path);
     }
 }
 

@@ -26,6 +26,22 @@ impl Target {
         is_alive(processes, id).then_some(Self { id, handle })
     }
 
+    /// Sleeps until it has ended, or the time is over, or for a moment where it has no handle.
+    fn await_end(&self, at_most_ms: u64) {
+        match &self.handle {
+            Some(handle) => {
+                let source = Source {
+                    fd: handle.as_fd(),
+                    urgent: false,
+                };
+                wait::wait(&[source], Some(at_most_ms));
+            }
+            None => {
+                wait::wait(&[], Some(at_most_ms.min(10)));
+            }
+        }
+    }
+
     fn send(&self, signo: Signo) {
         let _ = match &self.handle {
             Some(handle) => handle.send(signo),
@@ -120,26 +136,32 @@ impl Ending {
                 self.kill_at_ms = now + 500;
             }
             let left_ms = self.kill_at_ms.saturating_sub(now).max(1);
-            match self.targets.first().and_then(|t| t.handle.as_ref()) {
-                Some(handle) => {
-                    wait::wait(
-                        &[Source {
-                            fd: handle.as_fd(),
-                            urgent: false,
-                        }],
-                        Some(left_ms),
-                    );
-                }
-                None => {
-                    wait::wait(&[], Some(left_ms.min(10)));
-                }
+            if let Some(first) = self.targets.first() {
+                first.await_end(left_ms);
             }
         }
     }
 }
 
-/// Ends what a dead client left running of its tree.
-pub fn end_leftovers(processes: &mut Proc, ids: &[ProcessId]) {
+/// Waits until these processes have ended by themselves, for `at_most_ms`; tells who has not.
+pub fn await_end(processes: &mut Proc, ids: &[ProcessId], at_most_ms: u64) -> Vec<ProcessId> {
+    let mut targets: Vec<Target> = ids
+        .iter()
+        .filter_map(|id| Target::open(processes, *id))
+        .collect();
+    let until_ms = now_ms() + at_most_ms;
+    loop {
+        targets.retain(|target| is_alive(processes, target.id));
+        let left_ms = until_ms.saturating_sub(now_ms());
+        let Some(first) = targets.first().filter(|_| left_ms > 0) else {
+            return targets.iter().map(|target| target.id).collect();
+        };
+        first.await_end(left_ms);
+    }
+}
+
+/// Ends these processes and waits until they have.
+pub fn end_all(processes: &mut Proc, ids: &[ProcessId]) {
     if !ids.is_empty() {
         Ending::begin(processes, ids, None, TOOL_GRACE_MS).finish(processes);
     }

@@ -13,12 +13,14 @@
 //! | [`notifier`] | what the user is told while the client draws on the screen |
 //! | [`statistics`] | the SIGUSR1 line |
 //! | [`ending`] | TERM, grace, KILL: of the client, of a tool, of what is left |
+//! | [`leftovers`] | what a client leaves behind |
 //! | [`restart`] | when to start again, and when to give up |
 //! | [`tool`] | what a tool is called, and which one the kernel has killed |
 
 pub mod conversation;
 pub mod ending;
 pub mod handover;
+pub mod leftovers;
 pub mod notifier;
 pub mod relay;
 pub mod restart;
@@ -35,6 +37,7 @@ use crate::config::memory::swap_total_kib;
 use crate::contain::{Caps, Containment, group};
 use crate::guard_page;
 use crate::notice;
+use crate::orphans::{self, LEDGER, Ledger};
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
@@ -48,7 +51,7 @@ use crate::watch::{
     pressure, verdict,
 };
 use conversation::{Conversation, Start};
-use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS, end_leftovers};
+use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS};
 use handover::Handover;
 use notifier::Notifier;
 use relay::Relay;
@@ -144,6 +147,8 @@ struct LifeEnd {
     change: Change,
     lived_ms: u64,
     memory: Option<MemoryEnd>,
+    /// What it left running, in words.
+    left: Option<String>,
 }
 
 /// The life ended because of memory: by us, or by the kernel when we were about to.
@@ -183,6 +188,8 @@ struct Life {
     notes: Notes,
     /// The fattest tool of the last look, by name.
     fattest: Option<Fattest>,
+    /// Who belongs to it; from its first look on.
+    ledger: Option<Ledger>,
     /// When tier 1 is to look, if at all before something else happens.
     reclaim_at_ms: Option<u64>,
     /// Since when the conversation waits for its user, as far as was seen.
@@ -222,6 +229,10 @@ struct Supervisor<'a> {
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
     asked_to_end: Option<(Signo, u64)>,
+    /// What dead sessions have left was looked for.
+    cleared_up: bool,
+    /// That is being ended.
+    of_dead_sessions: Option<Ending>,
 }
 
 /// Runs the session to its end. The result is our exit status: the client's, 128 + n for a signal,
@@ -260,17 +271,17 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         reclaim: Reclaim::new(SWAP_SHARE_PERCENT),
         since_unix_s: unix_s(),
         asked_to_end: None,
+        cleared_up: false,
+        of_dead_sessions: None,
         setup,
     };
     let status = supervisor.run(client);
+    if let Some(ending) = supervisor.of_dead_sessions.take() {
+        // While their folder is there: it is the proof that they are ours.
+        ending.finish(&mut supervisor.processes);
+    }
     state::remove_dead(&setup.state_base, |pid| {
-        supervisor
-            .processes
-            .stat(pid, None)
-            .ok()
-            // A zombie that nobody reaps is no living process.
-            .filter(|stat| !stat.is_dead())
-            .map(|stat| stat.id.start_ticks)
+        orphans::start_of(&mut supervisor.processes, pid)
     });
     status
 }
@@ -447,6 +458,7 @@ impl Supervisor<'_> {
             pressed_at_ms: 0,
             notes: Notes::default(),
             fattest: None,
+            ledger: None,
             reclaim_at_ms: None,
             idle_since_ms: None,
             idle_asked_ms: 0,
@@ -476,18 +488,52 @@ impl Supervisor<'_> {
                 .is_some_and(|at| process::now_ms() < at + NEAR_LIMIT_MS);
             (killed && (by_kernel || near)).then(|| self.killed_for_memory(&life, by_kernel))
         });
-        if memory.is_some() {
-            let limit_kib = self.limits.limit_kib;
-            if let Look::ClientGone(left) = life.watcher.look(process::now_ms(), limit_kib) {
-                let ids: Vec<_> = left.processes.iter().map(|p| p.id).collect();
-                end_leftovers(&mut self.processes, &ids);
-            }
-        }
+        // What fills the memory goes in any case.
+        let left = (self.sweeps() || memory.is_some()).then(|| self.end_leftovers(&life));
         Ok(LifeEnd {
             change,
             lived_ms: process::now_ms() - started_ms,
             memory,
+            left: left.flatten(),
         })
+    }
+
+    /// Is what is left behind to be cleared up?
+    fn sweeps(&self) -> bool {
+        self.setup.config.sweep && self.setup.invocation.starts_session() == StartsSession::Yes
+    }
+
+    /// Ends what the client of this life has left running, and says so.
+    fn end_leftovers(&mut self, life: &Life) -> Option<String> {
+        // No look, no tool.
+        let ledger = life.ledger.as_ref()?;
+        let daemon: Vec<_> = self.containment.daemon().into_iter().collect();
+        let group = self.containment.folder();
+        leftovers::end_of(&mut self.processes, ledger, group, &daemon)
+    }
+
+    /// Keeps in mind, and in the session's folder, who belongs to the session.
+    fn note_ledger(&mut self, life: &mut Life) {
+        let sample = life.watcher.sample();
+        let is_first = life.ledger.is_none();
+        let ledger = life.ledger.get_or_insert_with(|| {
+            let pid = sample.client.pid;
+            let stat = self.processes.stat(pid, None);
+            let hangup = orphans::ignores_hangup(&mut self.processes, pid);
+            Ledger::new(stat.map_or(0, |stat| stat.session), hangup)
+        });
+        let is_news = ledger.note(sample) || is_first;
+        if let Some(folder) = self.setup.folder.as_ref().filter(|_| is_news) {
+            let _ = folder.write(LEDGER, &ledger.text());
+        }
+        if is_first && self.sweeps() && !self.cleared_up {
+            self.cleared_up = true;
+            let left = leftovers::of_dead_sessions(&self.setup.state_base, &mut self.processes);
+            if let Some((ending, text)) = left {
+                self.notifier.tell(&self.keeper, &text);
+                self.of_dead_sessions = Some(ending);
+            }
+        }
     }
 
     fn ceiling_s(&self) -> u64 {
@@ -498,11 +544,15 @@ impl Supervisor<'_> {
     fn watch_until_end(&mut self, life: &mut Life) -> Change {
         loop {
             let now = process::now_ms();
-            let due = (life.ending.iter().chain(&life.tools))
-                .filter_map(Ending::due_ms)
-                .chain(self.containment.due_ms())
-                .chain(life.reclaim_at_ms)
-                .fold(life.look_at_ms, u64::min);
+            let due = (life
+                .ending
+                .iter()
+                .chain(&life.tools)
+                .chain(&self.of_dead_sessions))
+            .filter_map(Ending::due_ms)
+            .chain(self.containment.due_ms())
+            .chain(life.reclaim_at_ms)
+            .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
             self.timer.arm(sleep_ms);
             if sleep_ms >= LONG_SLEEP_MS && life.last.is_some() {
@@ -544,7 +594,8 @@ impl Supervisor<'_> {
                 }
             }
             let now = process::now_ms();
-            for ending in life.ending.iter_mut().chain(&mut life.tools) {
+            let endings = life.ending.iter_mut().chain(&mut life.tools);
+            for ending in endings.chain(&mut self.of_dead_sessions) {
                 if ending.due_ms().is_some_and(|due| due <= now) {
                     ending.kill();
                 }
@@ -669,6 +720,7 @@ impl Supervisor<'_> {
         }
         life.last = Some(seen);
         life.watcher.set_apart(&news.apart);
+        self.note_ledger(life);
         self.note_tiers(life);
         if life.reclaim_at_ms.is_none() {
             self.steer(life);
@@ -847,6 +899,9 @@ impl Supervisor<'_> {
             self.keeper.restore();
         }
         self.notifier.release();
+        if let Some(left) = &end.left {
+            notice::line(left);
+        }
     }
 
     /// The last life has ended, not for memory.

@@ -54,6 +54,8 @@ pub struct Process {
     pub ppid: i32,
     /// Its process group when it was looked at.
     pub pgid: i32,
+    /// Its session (setsid(2)) when it was looked at.
+    pub session: i32,
     /// RssAnon + VmSwap, KiB; 0 when it runs in its parent's address space.
     pub footprint_kib: u64,
     /// The part of it that is counted here and nowhere else. Pages shared by a family are counted
@@ -113,6 +115,25 @@ pub struct Sample {
 }
 
 #[cfg(test)]
+impl Subtree {
+    /// Of the processes from `first` to `end` of a sample that a test makes.
+    pub(crate) fn for_tests(
+        leader: ProcessId,
+        branch: Branch,
+        first: usize,
+        end: usize,
+    ) -> Subtree {
+        Subtree {
+            leader,
+            branch,
+            kib: 0,
+            first,
+            end,
+        }
+    }
+}
+
+#[cfg(test)]
 impl Sample {
     /// A client and tools of one process each, without memory.
     pub(crate) fn of_tools(client: i32, tools: &[i32]) -> Sample {
@@ -124,6 +145,7 @@ impl Sample {
             id: id(pid),
             ppid: client,
             pgid: pid,
+            session: pid,
             footprint_kib: 0,
             counted_kib: 0,
         };
@@ -674,6 +696,7 @@ impl Watcher {
             id: stat.id,
             ppid: stat.ppid,
             pgid: stat.pgid,
+            session: stat.session,
             footprint_kib,
             counted_kib: footprint_kib,
         });

@@ -294,6 +294,7 @@ mod tests {
             id: id(pid),
             ppid: 1,
             pgid,
+            session: pgid,
             footprint_kib: kib,
             counted_kib: kib,
         };
