@@ -207,7 +207,9 @@ fn a_session_that_was_killed_leaves_after_the_next_start_exactly_its_daemons() {
     let said = session.next(&[]);
     assert_eq!(living(&session, &ALL), ["daemon", "nohup"]);
     assert!(
-        said.contains("ending 4 processes of an earlier session that was killed: \"sleep 300\" (pid"),
+        said.contains(
+            "ending 4 processes of an earlier session that was killed: \"sleep 300\" (pid"
+        ),
         "{said}"
     );
     assert!(!said.contains("left alone"), "{said}");
@@ -287,4 +289,46 @@ fn a_ledger_that_somebody_else_could_have_written_proves_nothing() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).unwrap();
     session.next(&[]);
     assert_eq!(living(&session, &["one"]), ["one"]);
+}
+
+/// The group is a folder here; that of a kernel is tested in a machine that has one (tests/vm).
+#[test]
+fn who_is_in_the_groups_of_a_dead_session_is_its_own_though_no_look_has_seen_it() {
+    for (is_its_own, ended) in [(true, vec!["two"]), (false, vec![])] {
+        let mut session = Session::start(&[("SERVERS", "one two three")], &SERVERS);
+        let folder = session.folder();
+        let [one, two, three] = SERVERS.map(|name| session.pid(name));
+        session.kill();
+        // In the ledger: nobody but the client's session.
+        let ledger = folder.join("processes");
+        let text = fs::read_to_string(&ledger).unwrap();
+        fs::write(&ledger, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let group = match is_its_own {
+            true => format!("claude-safe-{}.slice", name.replace('.', "_")),
+            false => "user.slice".to_owned(),
+        };
+        let group = session.sandbox.root().join(group);
+        fs::create_dir_all(group.join("x.scope")).unwrap();
+        fs::write(group.join("x.scope/cgroup.procs"), format!("{two}\n")).unwrap();
+        let notes = folder.join("session");
+        let text = fs::read_to_string(&notes).unwrap();
+        let mut lines: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with("group_folder="))
+            .map(str::to_owned)
+            .collect();
+        lines.push(format!("group_folder={}\n", group.display()));
+        fs::write(&notes, lines.join("\n")).unwrap();
+        session.next(&[]);
+        let left: Vec<_> = SERVERS
+            .into_iter()
+            .filter(|name| !ended.contains(name))
+            .collect();
+        assert_eq!(
+            living(&session, &SERVERS),
+            left,
+            "{one} {two} {three}, {is_its_own}"
+        );
+    }
 }

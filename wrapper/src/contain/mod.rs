@@ -578,6 +578,14 @@ fn name_of(pid: i32, start_ticks: u64) -> String {
     format!("claude-safe-{pid}_{start_ticks}")
 }
 
+/// Is this the folder of a group (a slice, or our own) of the wrapper with this pid and start?
+pub fn is_group_of(folder: &Path, pid: i32, start_ticks: u64) -> bool {
+    let name = name_of(pid, start_ticks);
+    let is_called = |called: &str| called == name || called.strip_suffix(".slice") == Some(&name);
+    let called = folder.file_name().and_then(|called| called.to_str());
+    called.is_some_and(is_called)
+}
+
 /// Words of a command line.
 fn words(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
@@ -660,5 +668,28 @@ mod tests {
             (made.state(), made.moving.is_some()),
             (&State::NotTried, false)
         );
+    }
+
+    #[test]
+    fn only_groups_of_a_sessions_own_name_are_its_own() {
+        for (folder, is_its_own) in [
+            ("/sys/fs/cgroup/a/claude-safe-12_34.slice", true),
+            ("/a/claude-safe-12_34", true),
+            (
+                "/a/claude-safe-12_34.slice/claude-safe-12_34_1.scope",
+                false,
+            ),
+            ("/a/claude-safe-12_345.slice", false),
+            ("/a/claude-safe-12_34.scope", false),
+            ("/a/claude-safe.slice", false),
+            ("/", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                is_group_of(Path::new(folder), 12, 34),
+                is_its_own,
+                "{folder}"
+            );
+        }
     }
 }

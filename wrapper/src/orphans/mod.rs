@@ -16,6 +16,7 @@
 pub mod fate;
 pub mod ledger;
 
+use crate::contain;
 use crate::os::private;
 use crate::state::{self, NOTES, Notes};
 use crate::watch::ProcessId;
@@ -70,6 +71,8 @@ pub struct Dead {
     pub folder: PathBuf,
     ledger: Ledger,
     notes: Notes,
+    /// Its control group.
+    group: Option<PathBuf>,
 }
 
 impl Dead {
@@ -84,9 +87,13 @@ impl Dead {
             .filter_map(|(found, notes)| {
                 private::check_folder(&found.path).ok()?;
                 let text = state::read_file(&found.path, LEDGER)?;
+                // A group of another name is not this session's, whatever its notes say.
+                let is_its_own =
+                    |group: &PathBuf| contain::is_group_of(group, found.pid, found.start_ticks);
                 Some(Dead {
                     ledger: Ledger::parse(&text),
                     folder: found.path,
+                    group: notes.group_folder.clone().filter(is_its_own),
                     notes,
                 })
             })
@@ -96,8 +103,7 @@ impl Dead {
     /// What it left, with the fate of each.
     pub fn left(&self, processes: &mut Proc) -> Vec<(Left, Fate)> {
         let daemon: Vec<_> = self.notes.daemon().into_iter().collect();
-        let group = self.notes.group_folder.as_deref();
-        left_by(processes, &self.ledger, group, &daemon)
+        left_by(processes, &self.ledger, self.group.as_deref(), &daemon)
     }
 }
 
