@@ -10,6 +10,7 @@ mod config;
 mod doctor;
 mod hook;
 mod kernel_tiers;
+mod orphans;
 mod page;
 mod resident;
 mod sessions;
