@@ -145,6 +145,8 @@ pub struct Containment<'a> {
     brought_back: Vec<(ProcessId, u8)>,
     /// How many scopes were made for that.
     returns: u32,
+    /// How often a slice without its wall was given one.
+    walls: u32,
     told_outside: bool,
     kill_order: KillOrder,
     apart: apart::Apart,
@@ -173,6 +175,7 @@ impl<'a> Containment<'a> {
             checks_done: 0,
             brought_back: Vec::new(),
             returns: 0,
+            walls: 0,
             told_outside: false,
             kill_order: KillOrder::new(wanted),
             apart: apart::Apart::default(),
@@ -356,22 +359,9 @@ impl<'a> Containment<'a> {
             self.moving = None;
             self.began_ms = now;
             self.checks_done = 0;
-            let capped = group::limit_bytes(&folder.join("memory.max")).is_some();
-            if !capped && self.caps.memory_bytes.is_some() {
-                // A slice of an earlier life that was gone for a moment.
-                let slice = self.slice();
-                let (memory_bytes, swap_bytes) = (self.caps.memory_bytes, self.caps.swap_bytes);
-                self.send(
-                    &Request::Cap {
-                        slice: &slice,
-                        memory_bytes,
-                        swap_bytes,
-                    },
-                    Errand::Other,
-                );
-            }
             self.folder = Some(folder);
             self.state = State::InScope;
+            self.keep_wall();
         } else if now >= moving.until_ms {
             self.moving = None;
             self.state =
@@ -382,6 +372,28 @@ impl<'a> Containment<'a> {
                 ..moving
             });
         }
+    }
+
+    /// A slice ends with the last process in it, and one of the same name that comes after it has no limits: a client
+    /// that left and was brought back, or the next life of a session, would be without its wall.
+    fn keep_wall(&mut self) {
+        let missing = self.folder().is_some_and(has_no_wall);
+        // One that the manager does not set is not asked for at every look.
+        let often = self.walls >= self.lives + self.returns;
+        if self.own_group.is_some() || self.caps.memory_bytes.is_none() || !missing || often {
+            return;
+        }
+        self.walls += 1;
+        let slice = self.slice();
+        let (memory_bytes, swap_bytes) = (self.caps.memory_bytes, self.caps.swap_bytes);
+        self.send(
+            &Request::Cap {
+                slice: &slice,
+                memory_bytes,
+                swap_bytes,
+            },
+            Errand::Other,
+        );
     }
 
     /// The folder of the slice, from where the client says it is.
@@ -440,6 +452,7 @@ impl<'a> Containment<'a> {
             self.brought_back
                 .retain(|(id, _)| sample.processes.iter().any(|process| process.id == *id));
             news.tell = self.bring_back(&outside);
+            self.keep_wall();
         }
         news
     }
@@ -493,6 +506,9 @@ impl<'a> Containment<'a> {
                 None => {
                     // Another scope in the same slice: none takes processes once it is made.
                     self.returns += 1;
+                    // Verified as the first move was.
+                    self.began_ms = now_ms();
+                    self.checks_done = 0;
                     let scope = format!("{}_{}_{}.scope", self.name, self.lives, self.returns);
                     self.start_scope(&scope, &pids, manager::Attempt::WithoutSlice, Errand::Other);
                 }
@@ -573,6 +589,11 @@ pub fn trial(
     (containment.state.clone(), folder)
 }
 
+/// Is there no limit for this group, where one could be?
+fn has_no_wall(folder: &Path) -> bool {
+    std::fs::read_to_string(folder.join("memory.max")).is_ok_and(|text| text.trim_ascii() == "max")
+}
+
 /// What the groups of the wrapper with this pid and start are called.
 fn name_of(pid: i32, start_ticks: u64) -> String {
     format!("claude-safe-{pid}_{start_ticks}")
@@ -645,6 +666,43 @@ mod tests {
             };
             assert_eq!(made.state().in_words(), expected);
         }
+    }
+
+    #[test]
+    fn a_slice_that_came_back_without_its_wall_is_given_one_once_for_each_return() {
+        let scratch = crate::os::files::scratch::Scratch::new();
+        let slice = scratch.path().join("cg/a.slice");
+        // Asked for by a program that writes down what it was asked.
+        let asked = scratch.path().join("asked");
+        scratch.write("run/systemd/system/x", "");
+        scratch.write("run/dbus/system_bus_socket", "");
+        let script = format!("#!/bin/sh\necho \"$@\" >>{}\n", asked.display());
+        scratch.write_program("usr/bin/busctl", &script);
+        let manager = Manager::find(scratch.path(), &|_| None, 0).unwrap();
+        let inherited = Inherited::default();
+        let mut made = containment(&inherited, Ok(manager));
+        made.caps.memory_bytes = Some(4096);
+        made.folder = Some(slice.clone());
+        let times_asked = |made: &mut Containment<'_>| {
+            made.keep_wall();
+            for (pid, _) in std::mem::take(&mut made.errands) {
+                process::reap(pid).unwrap();
+            }
+            let text = std::fs::read_to_string(&asked).unwrap_or_default();
+            assert!(text.lines().all(|line| line.ends_with("MemoryMax t 4096")));
+            text.lines().count()
+        };
+        assert_eq!(times_asked(&mut made), 0, "there is no group");
+        scratch.write("cg/a.slice/memory.max", "4096\n");
+        assert_eq!(times_asked(&mut made), 0, "the wall stands");
+        scratch.write("cg/a.slice/memory.max", "max\n");
+        assert_eq!(times_asked(&mut made), 1);
+        assert_eq!(times_asked(&mut made), 1, "not again for the same one");
+        made.returns += 1;
+        assert_eq!(times_asked(&mut made), 2);
+        made.caps.memory_bytes = None;
+        made.returns += 1;
+        assert_eq!(times_asked(&mut made), 2, "none is wanted");
     }
 
     #[test]
