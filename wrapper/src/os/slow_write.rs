@@ -5,7 +5,7 @@
 //! fork(2): the child makes system calls only, on integers and on what was prepared before, and leaves by _exit(2).
 #![allow(unsafe_code)]
 
-use super::process::{self, Change, own_pid};
+use super::process::own_pid;
 use super::signals;
 use std::fs::File;
 use std::io;
@@ -75,25 +75,36 @@ impl SlowWrite {
         }
     }
 
-    /// What it came to, if it has ended; asks without waiting. `None` for ever after it was told once.
-    pub fn outcome(&mut self) -> Option<Written> {
+    /// What it came to and the time of a processor that it took, milliseconds, if it has ended; asks without waiting.
+    /// `None` for ever after it was told once.
+    pub fn outcome(&mut self) -> Option<(Written, u64)> {
         if self.ended {
             return None;
         }
-        let code = match process::next_change(self.pid)? {
-            Change::Exited(code) => i32::from(code),
-            Change::Signaled(_) => libc::EINTR,
-            Change::Stopped(_) | Change::Continued => return None,
-        };
+        let mut status = 0;
+        // SAFETY: an all-zero rusage is valid.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: status and usage live on this stack and are of the kernel's types.
+        if unsafe { libc::wait4(self.pid, &mut status, libc::WNOHANG, &mut usage) } != self.pid {
+            return None;
+        }
         self.ended = true;
-        Some(match code {
+        let ms = |time: libc::timeval| time.tv_sec as u64 * 1000 + time.tv_usec as u64 / 1000;
+        let cpu_ms = ms(usage.ru_utime) + ms(usage.ru_stime);
+        let code = if libc::WIFEXITED(status) {
+            libc::WEXITSTATUS(status)
+        } else {
+            libc::EINTR
+        };
+        let written = match code {
             0 => Written::All,
             libc::EAGAIN => Written::Less,
             libc::EINVAL => Written::NotUnderstood,
             libc::ENODEV | libc::ENOENT => Written::Gone,
             libc::EINTR => Written::Cut,
             other => Written::Failed(other as u8),
-        })
+        };
+        Some((written, cpu_ms))
     }
 
     /// Cuts it short: the kernel leaves its work at the next batch of pages. [`SlowWrite::outcome`] still has to be asked.
@@ -141,7 +152,7 @@ mod tests {
         loop {
             match write.outcome() {
                 None if Instant::now() < until => std::thread::yield_now(),
-                outcome => return outcome,
+                outcome => return outcome.map(|(written, _)| written),
             }
         }
     }
@@ -235,7 +246,7 @@ mod tests {
         drop(to_write);
         to_read.read_exact(&mut [0]).unwrap();
         signals::send(wrapper, signals::SIGKILL).unwrap();
-        process::reap(wrapper).unwrap();
+        super::super::process::reap(wrapper).unwrap();
         let mut rest = Vec::new();
         to_read.read_to_end(&mut rest).unwrap();
         assert!(rest.len() < 1 << 20, "it wrote on alone");

@@ -23,10 +23,10 @@ use reading::{Reading, Roots};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
-use steering::{Decision, Steering, Step};
+use steering::{Decision, Steering, Step, Took};
 pub use steering::{Goal, State};
 
-/// A step that lasts longer is cut, milliseconds. It was meant to last 100; the first one of a session goes through
+/// A step that lasts longer is cut, milliseconds. It was meant to work for 100; the first one of a session goes through
 /// all of its pages once.
 const STEP_AT_MOST_MS: u64 = 5_000;
 /// Without a slice folder, or a file in it that can be written: when to look for it again.
@@ -166,12 +166,12 @@ impl Reclaim {
         let Some(running) = &mut self.running else {
             return false;
         };
-        let Some(outcome) = running.write.outcome() else {
+        let Some((outcome, cpu_ms)) = running.write.outcome() else {
             return false;
         };
-        let took_ms = now_ms.saturating_sub(running.since_ms);
+        let wall_ms = now_ms.saturating_sub(running.since_ms);
         self.running = None;
-        self.steering.ended(outcome, took_ms);
+        self.steering.ended(outcome, Took { wall_ms, cpu_ms });
         true
     }
 

@@ -2,7 +2,7 @@
 //! Deterministic: the same seed, the same run.
 
 use super::reading::{Machine, Reading};
-use super::steering::{Decision, Goal, State, Steering, Step};
+use super::steering::{Decision, Goal, State, Steering, Step, Took};
 use crate::os::slow_write::Written;
 use crate::watch::fixture::Random;
 
@@ -78,6 +78,8 @@ struct Kind {
     back_us: u64,
     knows_swappiness: bool,
     finds_nothing: bool,
+    /// How long a step waits for a processor, one after the other; nothing: not at all.
+    waits_ms: &'static [u64],
     /// How far the kernel is wrong about the age of a page.
     blur_ms: u64,
     has_pressure: bool,
@@ -94,6 +96,7 @@ const ZRAM: Kind = Kind {
     back_us: 3,
     knows_swappiness: true,
     finds_nothing: false,
+    waits_ms: &[],
     blur_ms: 3_000,
     has_pressure: true,
     counts_swap: true,
@@ -107,6 +110,12 @@ const DISK: Kind = Kind {
     back_us: 250,
     ..ZRAM
 };
+
+/// How long steps of 1 MiB lasted in an emulated machine that was busy with the leak itself: it then never asked for more.
+const BUSY_MS: [u64; 24] = [
+    379, 68, 60, 184, 294, 699, 457, 619, 728, 281, 209, 218, 390, 149, 227, 263, 239, 2022, 704,
+    416, 214, 396, 991, 360,
+];
 
 struct World {
     kind: Kind,
@@ -318,7 +327,11 @@ impl World {
             }
             let outcome = self.reclaim(step);
             let (began_ms, _) = self.steps[self.steps.len() - 1];
-            self.steering.ended(outcome, self.now_ms - began_ms);
+            let took = Took {
+                wall_ms: self.now_ms - began_ms,
+                cpu_ms: step.kib * self.kind.out_us / 1000,
+            };
+            self.steering.ended(outcome, took);
             self.under_way = None;
             self.look_at_ms = self.now_ms;
         }
@@ -329,7 +342,9 @@ impl World {
         match self.steering.decide(&self.reading(), goal) {
             Decision::Wait { ms } => self.look_at_ms = self.now_ms + ms,
             Decision::Step(step) => {
-                let took_ms = step.kib * self.kind.out_us / 1000;
+                let waits_ms = self.kind.waits_ms;
+                let wait_ms = waits_ms.get(self.steps.len() % waits_ms.len().max(1));
+                let took_ms = step.kib * self.kind.out_us / 1000 + wait_ms.unwrap_or(&0);
                 self.steps.push((self.now_ms, step));
                 self.under_way = Some((self.now_ms + took_ms, step));
             }
@@ -453,6 +468,33 @@ fn a_cold_leak_of_80_mb_s_is_held_at_the_threshold() {
                 .all(|(_, step)| step.kib * ZRAM.out_us <= 110_000),
             "time of a step"
         );
+    }
+}
+
+#[test]
+fn on_a_machine_that_is_busy_a_leak_is_held_all_the_same() {
+    for (seed, out_us, kib_s) in [(31, 3, 40 * MIB), (32, 40, 9 * MIB)] {
+        let kind = Kind {
+            out_us,
+            waits_ms: &BUSY_MS,
+            ..ZRAM
+        };
+        let mut world = World::new(kind, vec![touched(150 * MIB, 200), leak(kib_s)], seed);
+        let mut most_kib = 0;
+        world.run(300, hold(600 * MIB), |world| {
+            // It begins with a small step and waits for its turn as often as it doubles it.
+            if world.now_ms > 30_000 {
+                most_kib = most_kib.max(world.held_kib());
+            }
+        });
+        assert!(
+            most_kib <= 600 * MIB / 10 * 13,
+            "{} MiB at {} MiB/s",
+            most_kib / MIB,
+            kib_s / MIB
+        );
+        assert!(world.swapped_kib() > 0);
+        assert!(world.pressure_permille() <= 50);
     }
 }
 
@@ -846,6 +888,7 @@ fn any_world(seed: u64) -> (World, Vec<(u64, Goal)>) {
         },
         knows_swappiness: random.below(3) > 0,
         finds_nothing: random.below(20) == 0,
+        waits_ms: if random.below(4) == 0 { &BUSY_MS } else { &[] },
         blur_ms: 1 + random.below(10_000),
         has_pressure: random.below(8) > 0,
         counts_swap: random.below(8) > 0,
@@ -971,7 +1014,11 @@ fn hostile_figures_never_overflow() {
                 Decision::Wait { ms } => assert!((1..=30_000).contains(&ms)),
                 Decision::Step(step) => {
                     assert!(goal != Goal::Rest && (MIB..=64 * MIB).contains(&step.kib));
-                    steering.ended(outcomes[(any() % 6) as usize], any());
+                    let took = Took {
+                        wall_ms: any(),
+                        cpu_ms: any(),
+                    };
+                    steering.ended(outcomes[(any() % 6) as usize], took);
                 }
             }
         }

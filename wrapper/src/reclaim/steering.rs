@@ -20,8 +20,14 @@ const MIB: u64 = 1024;
 const MIN_STEP_KIB: u64 = MIB;
 /// The biggest.
 const MAX_STEP_KIB: u64 = 64 * MIB;
-/// How long one step may take, milliseconds: the kernel holds locks that the session waits for.
+/// How long one step may work, milliseconds: the kernel holds locks that the session waits for.
 const STEP_MS: u64 = 100;
+/// A step to zram works with a processor and waits for nothing else: what it lasts beyond that, it waited for its turn. A busy
+/// machine would else be asked for less and less, however quick the work itself is. Up to this many times its work.
+const WAITS_TIMES: u64 = 10;
+/// This part above what it is held at, a sixteenth, a session runs away from us: then it may be so long, on zram.
+const STEP_LONG_MS: u64 = 400;
+const AHEAD_PART: u64 = 16;
 
 /// The distance of two marks, and how many there are.
 const MARK_MS: u64 = 4_000;
@@ -125,6 +131,26 @@ pub struct Step {
     pub swappiness: Option<u8>,
 }
 
+/// How long a step took, milliseconds: from its beginning to its end, and of a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// Of time.
+    pub wall_ms: u64,
+    /// Of a processor.
+    pub cpu_ms: u64,
+}
+
+impl Took {
+    /// How long it worked: swap on a disk is waited for as well, and that is part of the work.
+    fn work_ms(self, all_zram: bool) -> u64 {
+        if all_zram {
+            self.cpu_ms.max(self.wall_ms / WAITS_TIMES)
+        } else {
+            self.wall_ms
+        }
+    }
+}
+
 /// What it is doing, or why it does nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -226,7 +252,7 @@ struct Asked {
     step: Step,
     current_kib: u64,
     swap_kib: u64,
-    outcome: Option<(Written, u64)>,
+    outcome: Option<(Written, Took)>,
 }
 
 /// A pass over an idle session.
@@ -258,8 +284,12 @@ pub struct Steering {
     asked: Option<Asked>,
     /// The most that the next step asks for.
     step_kib: u64,
-    /// No step before this moment: a processor is not ours alone.
-    not_before_ms: u64,
+    /// When the last step ended, how long it had worked, and how long it had taken: a processor is not ours alone.
+    ended_at_ms: u64,
+    worked_ms: u64,
+    took_ms: u64,
+    /// More was held than steps of the usual length had given back.
+    runs_away: bool,
     pause: Option<(u64, State)>,
     less_in_a_row: u32,
     /// Below this much held, pages came back. 0: not known.
@@ -294,7 +324,10 @@ impl Steering {
             learnt: Mark::default(),
             asked: None,
             step_kib: MIN_STEP_KIB,
-            not_before_ms: 0,
+            ended_at_ms: 0,
+            worked_ms: 0,
+            took_ms: 0,
+            runs_away: false,
             pause: None,
             less_in_a_row: 0,
             floor_kib: 0,
@@ -323,9 +356,9 @@ impl Steering {
     }
 
     /// Tells how a step ended, and how long it took.
-    pub fn ended(&mut self, outcome: Written, took_ms: u64) {
+    pub fn ended(&mut self, outcome: Written, took: Took) {
         if let Some(asked) = &mut self.asked {
-            asked.outcome = Some((outcome, took_ms));
+            asked.outcome = Some((outcome, took));
         }
     }
 
@@ -430,9 +463,14 @@ impl Steering {
             self.pause = Some((now_ms.saturating_add(ms), State::Pressed));
             return wait(ms, State::Pressed);
         }
-        if now_ms < self.not_before_ms {
-            return wait(self.not_before_ms - now_ms, self.state);
+        // Half of a processor at the most; what it waited for its turn is a rest, too.
+        let rest_ms = (self.worked_ms.saturating_mul(2)).saturating_sub(self.took_ms);
+        let rest_ms = rest_ms.clamp(20, PRESSED_HARD_MS);
+        let rested_ms = now_ms.saturating_sub(self.ended_at_ms);
+        if rested_ms < rest_ms {
+            return wait(rest_ms - rested_ms, self.state);
         }
+        self.runs_away = reading.machine.all_zram && over_kib > target_kib / AHEAD_PART;
         let kib = want_kib
             .min(self.step_kib)
             .min(room_kib / 2)
@@ -491,13 +529,16 @@ impl Steering {
             step,
             current_kib,
             swap_kib,
-            outcome: Some((outcome, took_ms)),
+            outcome: Some((outcome, took)),
         }) = self.asked
         {
             self.asked = None;
             let gone_kib = current_kib.saturating_sub(reading.current_kib);
             let swapped_kib = reading.swap_kib.unwrap_or(0).saturating_sub(swap_kib);
-            self.step_ended(step, outcome, took_ms, gone_kib.min(step.kib), swapped_kib);
+            let work_ms = took.work_ms(reading.machine.all_zram);
+            self.ended_at_ms = reading.at_ms;
+            (self.worked_ms, self.took_ms) = (work_ms, took.wall_ms);
+            self.step_ended(step, outcome, work_ms, gone_kib.min(step.kib), swapped_kib);
             if outcome == Written::NotUnderstood && step.swappiness.is_some() {
                 // From here on pages of files count: as if they always had.
                 self.no_swappiness = true;
@@ -528,14 +569,12 @@ impl Steering {
         &mut self,
         asked: Step,
         outcome: Written,
-        took_ms: u64,
+        work_ms: u64,
         gone_kib: u64,
         swapped_kib: u64,
     ) {
         let now_ms = self.now.at_ms;
         let mut pause = |ms, state| self.pause = Some((now_ms.saturating_add(ms), state));
-        // Half of a processor at the most.
-        self.not_before_ms = now_ms.saturating_add(took_ms.clamp(20, PRESSED_HARD_MS));
         let given_kib = match outcome {
             Written::All => asked.kib.max(swapped_kib),
             _ => gone_kib.max(swapped_kib),
@@ -555,7 +594,12 @@ impl Steering {
             Written::Cut => pause(PRESSED_HARD_MS, State::Cut),
             Written::Failed(errno) => pause(HOT_REST_MS, State::Failed(errno)),
         }
-        let fast_kib = asked.kib.max(given_kib).saturating_mul(STEP_MS) / took_ms.max(1);
+        let long_ms = if self.runs_away {
+            STEP_LONG_MS
+        } else {
+            STEP_MS
+        };
+        let fast_kib = asked.kib.max(given_kib).saturating_mul(long_ms) / work_ms.max(1);
         self.step_kib = match outcome {
             Written::All => self.step_kib.saturating_mul(2).min(fast_kib),
             Written::Cut => MIN_STEP_KIB,
