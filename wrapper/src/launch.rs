@@ -10,11 +10,12 @@ use crate::config::{self, Config, Sources};
 use crate::notice;
 use crate::os::files::Trust;
 use crate::os::{process, signals};
-use crate::state::{self, SessionFolder};
+use crate::state::{self, Hooks, SessionFolder};
 use crate::stats_page;
 use crate::supervise::conversation::client_folder;
 use crate::supervise::handover::Handover;
 use crate::supervise::{self, Setup};
+use crate::sweep::Places;
 use crate::watch::proc_fs::Proc;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -103,13 +104,14 @@ fn set_up<'a>(
     let us = Proc::new(Path::new("/proc")).stat(process::own_pid(), None);
     let us = us.ok().map(|us| us.id);
     let folder = us.and_then(|us| SessionFolder::create(&state_base, us.pid, us.start_ticks).ok());
-    let wants_hook = starts_session
-        && invocation.is_interactive()
-        && capabilities.plugin_dir
-        && !capabilities.follows_session;
-    let hook_plugin = folder.as_ref().filter(|_| wants_hook).and_then(|folder| {
+    let hooks = Hooks {
+        conversation: invocation.is_interactive() && !capabilities.follows_session,
+        sweep: config.sweep,
+    };
+    let wants_hooks = starts_session && capabilities.plugin_dir && hooks != Hooks::default();
+    let hook_plugin = folder.as_ref().filter(|_| wants_hooks).and_then(|folder| {
         let us = std::env::current_exe().ok()?;
-        folder.make_hook_plugin(&us).ok()
+        folder.make_hook_plugin(&us, hooks).ok()
     });
     Setup {
         config,
@@ -122,6 +124,7 @@ fn set_up<'a>(
         folder,
         state_base,
         client_folder: client_folder(variable),
+        sweeps: (config.sweep && starts_session).then(|| Places::of(variable)),
         launchers: kind.launchers.clone(),
         environment,
         inherited: signals::block_all(),

@@ -12,6 +12,7 @@
 //! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
 //! | [`contain`] | tier 0: a control group of the session's own, and the order in which the kernel kills |
 //! | [`orphans`] | what a session started and left running when its client ended |
+//! | [`sweep`] | what clients leave behind in the temporary folder |
 //! | [`ctl`] | `claude-safectl` |
 //! | [`notice`] | what the user is told |
 //! | [`remedy`] | what can be done about a machine that lacks something |
@@ -40,6 +41,7 @@ pub mod state;
 #[path = "../../guard/src/stats_page.rs"]
 pub mod stats_page;
 pub mod supervise;
+pub mod sweep;
 pub mod watch;
 
 pub use launch::{control, main};

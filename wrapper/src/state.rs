@@ -43,32 +43,42 @@ impl SessionFolder {
         fs::rename(draft, self.path.join(name))
     }
 
-    /// Makes a plugin for the client in it, whose SessionStart hook has `program` write the
-    /// conversation's id into this folder. Returns the plugin's folder.
+    /// Makes a plugin for the client in it, with these hooks. Returns the plugin's folder.
     ///
     /// # Errors
     /// Disk full, folder gone.
-    pub fn make_hook_plugin(&self, program: &Path) -> io::Result<PathBuf> {
+    pub fn make_hook_plugin(&self, program: &Path, hooks: Hooks) -> io::Result<PathBuf> {
         let plugin = self.path.join("plugin");
         for inner in INNER.iter().rev() {
             fs::create_dir(self.path.join(inner))?;
         }
         let control = self.path.join("claude-safectl");
         std::os::unix::fs::symlink(program, &control)?;
-        let command = format!(
-            "{} hook session-start {}",
-            quoted(&control),
-            quoted(&self.path)
-        );
-        let hooks = json!({"hooks": {"SessionStart": [
-            {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
-        ]}});
+        let mut events = serde_json::Map::new();
+        let mut hook = |event: &str, words: &str, timeout_s: u64, matcher: Option<&str>| {
+            let command = format!("{} hook {words}", quoted(&control));
+            let hook = json!({"type": "command", "command": command, "timeout": timeout_s});
+            let mut entry = json!({"hooks": [hook]});
+            if let Some(matcher) = matcher {
+                entry["matcher"] = matcher.into();
+            }
+            json::put(&mut events, event, json!([entry]));
+        };
+        if hooks.conversation {
+            let words = format!("session-start {}", quoted(&self.path));
+            hook("SessionStart", &words, 5, None);
+        }
+        if hooks.sweep {
+            hook("PostToolUse", "post-tool-use", 10, Some("Bash"));
+            hook("Stop", "stop", 10, None);
+        }
+        let hooks = json!({"hooks": events});
         self.write("plugin/hooks/hooks.json", &json::text(&hooks))?;
         let manifest = json!({
             // The client keeps names that begin with "claude-" for itself.
             "name": "session-safe-hook",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Tells claude-safe which conversation this session holds",
+            "description": "Tells claude-safe which conversation this session holds, and sweeps temporary files",
         });
         self.write("plugin/.claude-plugin/plugin.json", &json::text(&manifest))?;
         Ok(plugin)
@@ -115,6 +125,15 @@ impl SessionFolder {
     pub fn read(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.path.join(name)).ok()
     }
+}
+
+/// What the plugin of a session is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// It writes the conversation's id into the session's folder.
+    pub conversation: bool,
+    /// It sweeps after each shell command and at the end of each turn.
+    pub sweep: bool,
 }
 
 /// The file of the guard's statistics page in a session's folder.
@@ -431,16 +450,24 @@ mod tests {
     fn the_hook_plugin_is_removed_with_the_session() {
         let base = scratch("it's a plugin");
         let session = SessionFolder::create(&base, 1, 1).unwrap();
-        let plugin = session.make_hook_plugin(Path::new("/bin/true")).unwrap();
-        let hooks = fs::read(plugin.join("hooks/hooks.json")).unwrap();
+        let all = Hooks {
+            conversation: true,
+            sweep: true,
+        };
+        let plugin = session.make_hook_plugin(Path::new("/bin/true"), all);
+        let hooks = fs::read(plugin.unwrap().join("hooks/hooks.json")).unwrap();
         let hooks: serde_json::Value = serde_json::from_slice(&hooks).unwrap();
-        let command = &hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"];
-        // The shell finds the program in spite of quotes and spaces in its path.
-        let status = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(command.as_str().unwrap())
-            .status();
-        assert!(status.unwrap().success(), "{command}");
+        assert_eq!(hooks["hooks"]["PostToolUse"][0]["matcher"], "Bash");
+        for event in ["SessionStart", "PostToolUse", "Stop"] {
+            let hook = &hooks["hooks"][event][0]["hooks"][0];
+            assert!(hook["timeout"].is_u64(), "{event}");
+            let command = hook["command"].as_str().unwrap();
+            // The shell finds the program in spite of quotes and spaces in its path.
+            let status = std::process::Command::new("sh")
+                .args(["-c", command])
+                .status();
+            assert!(status.unwrap().success(), "{command}");
+        }
         drop(session);
         assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
         fs::remove_dir_all(&base).unwrap();

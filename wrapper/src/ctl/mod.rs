@@ -1,11 +1,12 @@
 //! `claude-safectl`, the control plane: which commands there are, and what each one answers.
 //!
-//! Only here do `--help` and `--version` mean us; on `claude-safe` they belong to claude. Only `shim` changes
-//! anything on this machine, when asked to; the hook writes into its session's own folder.
+//! Only here do `--help` and `--version` mean us; on `claude-safe` they belong to claude. Only `shim` and `clean` change
+//! anything on this machine, when asked to; the hooks write into the folders of our sessions, and sweep.
 
 use std::ffi::OsString;
 use std::io::Write;
 
+mod clean;
 mod config;
 mod doctor;
 mod hook;
@@ -90,7 +91,15 @@ struct Answer {
 }
 
 /// Every command.
-pub(crate) static COMMANDS: [Command; 5] = [
+pub(crate) static COMMANDS: [Command; 6] = [
+    Command {
+        name: "clean",
+        verbs: &[],
+        takes_pid: false,
+        options: &[&clean::DRY_RUN, &JSON],
+        help: "remove what dead sessions have left in the temporary folder",
+        run: clean::run,
+    },
     Command {
         name: "config",
         verbs: &[],
@@ -147,13 +156,12 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
 /// Runs `claude-safectl` with the words behind `argv[0]`; the answer is its exit code, see [`exit`].
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Called by the client, not by people: it answers nothing and never fails the client.
+    // Called by the client, not by people: it never fails the client, also not for an event that it does not know
+    // (a plugin may be newer than this program).
     if let [hook, event, folder @ ..] = arguments.as_slice()
         && hook == "hook"
-        && event == "session-start"
     {
-        let folder = folder.first().map(std::path::Path::new);
-        hook::session_start(std::io::stdin().lock(), folder);
+        hook::run(event, folder.first().map(std::path::Path::new));
         return exit::DONE;
     }
     let style = Style::of_stdout();

@@ -1,8 +1,11 @@
 //! Every system call of the wrapper. Nothing outside this room calls `libc` or `rustix`, and
 //! nothing outside it is `unsafe`. Errnos get their meaning here.
 
+pub mod aside;
+pub mod clock;
 pub mod fd;
 pub mod files;
+pub mod folder;
 pub mod kcmp;
 pub mod marker;
 pub mod memory;

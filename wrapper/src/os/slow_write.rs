@@ -127,7 +127,7 @@ impl Drop for SlowWrite {
 ///
 /// # Safety
 /// The caller uses no other descriptor any more: it is a child that is about to leave.
-unsafe fn close_all_but(fd: i32) {
+pub(super) unsafe fn close_all_but(fd: i32) {
     // SAFETY: integers only; see above.
     unsafe {
         let below = fd == 0 || libc::syscall(libc::SYS_close_range, 0, fd - 1, 0) == 0;

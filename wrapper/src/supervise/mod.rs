@@ -45,6 +45,8 @@ use crate::reclaim::{Goal, Reclaim};
 use crate::remedy;
 use crate::state::{self, NOTES, Notes, SessionFolder};
 use crate::stats_page;
+use crate::sweep::Places;
+use crate::sweep::attendant::Attendant;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{
     EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
@@ -126,8 +128,10 @@ pub struct Setup<'a> {
     pub handover: Option<Handover>,
     /// Does this client know `--session-id`?
     pub knows_session_id: bool,
-    /// A plugin whose SessionStart hook tells us of `/clear` and `/resume`, for a client that doesn't itself.
+    /// A plugin whose hooks sweep, and tell us of `/clear` and `/resume` where the client doesn't itself.
     pub hook_plugin: Option<PathBuf>,
+    /// Where to sweep, if that is wanted.
+    pub sweeps: Option<Places>,
     /// The folder of this session's state, if one could be made.
     pub folder: Option<SessionFolder>,
     /// The folder that holds the folders of all sessions.
@@ -225,6 +229,7 @@ struct Supervisor<'a> {
     limits: Limits,
     containment: Containment<'a>,
     reclaim: Reclaim,
+    attendant: Attendant,
     /// Start of the session, seconds since 1970.
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
@@ -269,6 +274,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
             &setup.inherited,
         ),
         reclaim: Reclaim::new(SWAP_SHARE_PERCENT),
+        attendant: Attendant::new(setup.sweeps.clone()),
         since_unix_s: unix_s(),
         asked_to_end: None,
         cleared_up: false,
@@ -280,6 +286,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         // While their folder is there: it is the proof that they are ours.
         ending.finish(&mut supervisor.processes);
     }
+    supervisor.attendant.end();
     state::remove_dead(&setup.state_base, |pid| {
         orphans::start_of(&mut supervisor.processes, pid)
     });
@@ -659,6 +666,9 @@ impl Supervisor<'_> {
         if signo == signals::SIGCHLD {
             self.notifier.reap();
             self.containment.reap();
+            if let Some(text) = self.attendant.reap(process::now_ms()) {
+                self.notifier.tell(&self.keeper, &text);
+            }
             self.relay.child_ended();
             return;
         }
@@ -692,6 +702,7 @@ impl Supervisor<'_> {
             life.look_at_ms = now + FIRST_LOOK_MS;
             return;
         };
+        self.attendant.look(now);
         let news = self.containment.look(sample);
         if let Some(text) = news.tell {
             self.notifier.tell(&self.keeper, &text);

@@ -283,6 +283,14 @@ impl Proc {
         }
     }
 
+    /// The command line of a process, its words ended by zero bytes; at most 256 KiB of it. Empty: a zombie, or a
+    /// thread of the kernel.
+    pub fn command_line(&mut self, pid: i32) -> Result<&[u8], Unreadable> {
+        let file = self.open(pid, "cmdline")?;
+        self.slurp(&file)?;
+        Ok(&self.text)
+    }
+
     /// The file that a process executes. `None` when it is gone or not for our eyes.
     pub fn exe(&mut self, pid: i32) -> Option<FileId> {
         FileId::of(self.path_of(pid, "exe"))
