@@ -26,7 +26,7 @@ if [ -n "${TOOL-}" ]; then
   setsid sh -c 'echo $$ > "$PIDS/shell"; setsid "$0" one daemon < /dev/null > /dev/null 2>&1 &
     nohup "$0" one nohup < /dev/null > /dev/null 2>&1 &
     "$0" one background < /dev/null > /dev/null 2>&1 &
-    while [ ! -e "$PIDS/seen" ]; do sleep 0.05; done' "$0" &
+    n=0; while [ ! -e "$PIDS/seen" ] && [ $n -lt 2400 ]; do sleep 0.05; n=$((n + 1)); done' "$0" &
 fi
 echo $$ > "$PIDS/client"
 cat > /dev/null
@@ -331,4 +331,84 @@ fn who_is_in_the_groups_of_a_dead_session_is_its_own_though_no_look_has_seen_it(
             "{one} {two} {three}, {is_its_own}"
         );
     }
+}
+
+#[test]
+fn clean_tells_whose_each_process_is_and_ends_only_what_dead_sessions_left() {
+    let mut session = Session::start(&EVERYTHING, &ALL);
+    session.kill();
+    // A running session beside it, which is told not to clear up; and what some other claude has left.
+    fs::remove_file(session.sandbox.file("pids/client")).unwrap();
+    let variables = [("SERVERS", "four"), ("CLAUDE_SAFE_SWEEP", "off")];
+    let live = Session::command(&session.sandbox, &variables)
+        .spawn()
+        .unwrap();
+    let mut live = KillOnDrop(live);
+    let four = session.pid("four");
+    let mut stranger = session.sandbox.command("/usr/bin/setsid");
+    let script = r#"echo $$ > "$PIDS/stranger"; exec sleep 300"#;
+    stranger
+        .args(["-f", "sh", "-c", script])
+        .env("PIDS", session.sandbox.file("pids"))
+        .env("CLAUDECODE", "1");
+    assert!(stranger.status().unwrap().success());
+    let stranger = session.pid("stranger");
+    let classes = |options: &[&str]| {
+        let mut command = session.sandbox.command(&artifacts().claude_safectl);
+        let output = command.arg("clean").args(options).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        told["processes"].as_array().unwrap().clone()
+    };
+    let class = |told: &[serde_json::Value], pid: i32| {
+        let row = told.iter().find(|row| row["pid"] == pid)?;
+        Some((row["class"].as_str()?.to_owned(), row["ended"].as_bool()?))
+    };
+    let of = |word: &str, ended| Some((word.to_owned(), ended));
+    let told = wait_until("the stranger and the live session", PATIENCE, || {
+        let told = classes(&["--orphans", "--dry-run", "--json"]);
+        (class(&told, stranger).is_some() && class(&told, four).is_some()).then_some(told)
+    });
+    for name in ["one", "two", "three", "background"] {
+        assert_eq!(
+            class(&told, session.pid(name)),
+            of("ours-dead", false),
+            "{name}"
+        );
+    }
+    for name in ["daemon", "nohup"] {
+        assert_eq!(
+            class(&told, session.pid(name)),
+            of("detached", false),
+            "{name}"
+        );
+    }
+    assert_eq!(class(&told, four), of("ours-live", false));
+    assert_eq!(class(&told, stranger), of("not-ours", false));
+    assert_eq!(class(&told, std::process::id() as i32), None);
+    assert_eq!(living(&session, &ALL), ALL, "a dry run ends nobody");
+
+    let told = classes(&["--orphans", "--json"]);
+    assert_eq!(class(&told, session.pid("one")), of("ours-dead", true));
+    assert_eq!(class(&told, four), of("ours-live", false));
+    assert_eq!(living(&session, &ALL), ["daemon", "nohup"]);
+    assert_eq!(
+        living(&session, &["four", "stranger"]),
+        ["four", "stranger"]
+    );
+
+    let mut in_words = session.sandbox.command(&artifacts().claude_safectl);
+    let output = in_words
+        .args(["clean", "--orphans", "--dry-run"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in [
+        "left alone  detached: a session of its own",
+        "not ours: no proof",
+        "ours, session runs",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(end_of(&mut live.0).0, Some(7));
 }

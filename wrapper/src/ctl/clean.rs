@@ -2,7 +2,7 @@
 //! stays, and why. With `--dry-run` nothing goes. Done when it is asked for, whatever `CLAUDE_SAFE_SWEEP` says.
 
 use super::style::{Tone, columns, size};
-use super::{Answer, Flag, Request, exit};
+use super::{Answer, Flag, Request, exit, orphans};
 use crate::json::{self, json};
 use crate::os::process::{now_ms, write_stderr};
 use crate::os::terminal::is_terminal;
@@ -17,6 +17,12 @@ pub(super) static DRY_RUN: Flag = Flag {
     help: "show what would go and why the rest stays, and remove nothing",
 };
 
+pub(super) static ORPHANS: Flag = Flag {
+    name: "orphans",
+    value: None,
+    help: "processes instead of files: those of dead sessions go, and whose the others are",
+};
+
 /// So many things of a section are named; the rest is counted.
 const NAMED: usize = 1_000;
 
@@ -24,8 +30,12 @@ const NAMED: usize = 1_000;
 const REDRAW_MS: u64 = 100;
 
 pub(super) fn run(request: &Request) -> Answer {
+    let is_given = |wanted: &Flag| request.given.iter().any(|(flag, _)| *flag == wanted);
+    let dry_run = is_given(&DRY_RUN);
+    if is_given(&ORPHANS) {
+        return orphans::clear_up(request, dry_run);
+    }
     let places = Places::of(|name| std::env::var_os(name));
-    let dry_run = request.given.iter().any(|(flag, _)| *flag == &DRY_RUN);
     let mut progress = Progress::new();
     let mut named: Vec<Item> = Vec::new();
     let mut counts = [0_usize; SECTIONS.len()];

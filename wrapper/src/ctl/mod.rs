@@ -96,7 +96,7 @@ pub(crate) static COMMANDS: [Command; 6] = [
         name: "clean",
         verbs: &[],
         takes_pid: false,
-        options: &[&clean::DRY_RUN, &JSON],
+        options: &[&clean::ORPHANS, &clean::DRY_RUN, &JSON],
         help: "remove what dead sessions have left in the temporary folder",
         run: clean::run,
     },
