@@ -71,6 +71,7 @@ FAKE
   there "$prefix/share/zsh/site-functions/_claude-safectl"
   there "$prefix/share/fish/vendor_completions.d/claude-safectl.fish"
   there "$prefix/share/claude-safe/plugin/.claude-plugin/plugin.json"
+  there "$prefix/share/claude-safe/plugin/.claude-plugin/marketplace.json"
   there "$prefix/share/claude-safe/plugin/hooks/hooks.json"
   there "$prefix/share/doc/claude-safe/claude-safe.conf"
 }

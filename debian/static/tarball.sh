@@ -56,7 +56,7 @@ put 644 "$root/wrapper/completions/claude-safectl.bash" share/bash-completion/co
 mv "$prefix/share/bash-completion/completions/claude-safectl"{.bash,}
 put 644 "$root/wrapper/completions/_claude-safectl" share/zsh/site-functions
 put 644 "$root/wrapper/completions/claude-safectl.fish" share/fish/vendor_completions.d
-for file in .claude-plugin/plugin.json hooks/hooks.json README.md; do
+for file in .claude-plugin/plugin.json .claude-plugin/marketplace.json hooks/hooks.json README.md; do
   put 644 "$root/wrapper/plugin/$file" "share/claude-safe/plugin/$(dirname "$file")"
 done
 put 644 "$root/LICENSE" share/doc/claude-safe

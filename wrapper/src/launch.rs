@@ -106,7 +106,8 @@ fn set_up<'a>(
     let folder = us.and_then(|us| SessionFolder::create(&state_base, us.pid, us.start_ticks).ok());
     let hooks = Hooks {
         conversation: invocation.is_interactive() && !capabilities.follows_session,
-        sweep: config.sweep,
+        // A program that reads the events would find our plugin in the first one.
+        sweep: config.sweep && !invocation.writes_stream_json(),
     };
     let wants_hooks = starts_session && capabilities.plugin_dir && hooks != Hooks::default();
     let hook_plugin = folder.as_ref().filter(|_| wants_hooks).and_then(|folder| {

@@ -230,6 +230,7 @@ pub struct Invocation {
     forks: bool,
     keeps_no_transcript: bool,
     reads_stream_json: bool,
+    writes_stream_json: bool,
     makes_worktree: bool,
 }
 
@@ -284,6 +285,7 @@ impl Invocation {
             forks: false,
             keeps_no_transcript: false,
             reads_stream_json: false,
+            writes_stream_json: false,
             makes_worktree: false,
         };
         this.read();
@@ -391,6 +393,7 @@ impl Invocation {
             "--fork-session" => self.forks = true,
             "--no-session-persistence" => self.keeps_no_transcript = true,
             "--input-format" => self.reads_stream_json = text == Some("stream-json"),
+            "--output-format" => self.writes_stream_json = text == Some("stream-json"),
             "--worktree" => self.makes_worktree = true,
             _ => {}
         }
@@ -470,6 +473,11 @@ impl Invocation {
     /// `--input-format stream-json`: a program on the other side of standard input.
     pub fn reads_stream_json(&self) -> bool {
         self.reads_stream_json
+    }
+
+    /// Does a program read each event of the session (`--output-format stream-json`)?
+    pub fn writes_stream_json(&self) -> bool {
+        self.writes_stream_json
     }
 
     /// `--worktree`: the session runs in a folder that its start makes.

@@ -327,3 +327,6 @@ impl Record {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use super::cwd_files::{NAME_BYTES, number_of};
 use crate::client::args::is_uuid;
 use crate::watch::proc_fs::Proc;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What was found.
 pub(super) struct Processes {
@@ -39,12 +40,7 @@ impl Processes {
                 found.read(text);
             }
             if open_files {
-                let folder = proc.root().join(pid.to_string()).join("fd");
-                for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                    if let Ok(target) = std::fs::read_link(entry.path()) {
-                        found.read_conversations(target.as_os_str().as_bytes());
-                    }
-                }
+                found.read_open_files(&proc.root().join(pid.to_string()).join("fd"));
             }
         }
         proc.shrink();
@@ -61,6 +57,21 @@ impl Processes {
             self.cwd_files.extend(word.and_then(number_of));
         }
         self.read_conversations(text);
+    }
+
+    /// Of open files those count that lie in a folder of outputs. Not the folder: a sweep has that open itself.
+    fn read_open_files(&mut self, folder: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(entry.path()) else {
+                continue;
+            };
+            if target
+                .parent()
+                .is_some_and(|parent| parent.ends_with("tasks"))
+            {
+                self.read_conversations(target.as_os_str().as_bytes());
+            }
+        }
     }
 
     fn read_conversations(&mut self, text: &[u8]) {
@@ -130,12 +141,24 @@ mod tests {
         fake.process(11, 1, b"sleep", 5, 1);
         let fd = fake.path().join("11/fd");
         std::fs::create_dir(&fd).unwrap();
-        let target = format!("/t/claude-0/-work/{other}/tasks/b1.output");
-        std::os::unix::fs::symlink(target, fd.join("1")).unwrap();
+        let third = ID.replace('2', "4");
+        for (number, target) in [
+            (
+                "1",
+                format!("/t/claude-0/-work/{other}/tasks/b1.output (deleted)"),
+            ),
+            ("2", format!("/t/claude-0/-work/{third}/tasks")),
+        ] {
+            std::os::unix::fs::symlink(target, fd.join(number)).unwrap();
+        }
         let lines = Processes::look(&mut Proc::new(fake.path()), false);
         assert!(lines.may_use_conversation(ID) && !lines.may_use_conversation(&other));
         let all = Processes::look(&mut Proc::new(fake.path()), true);
         assert!(all.may_use_conversation(ID) && all.may_use_conversation(&other));
+        assert!(
+            !all.may_use_conversation(&third),
+            "that is a sweep's own look"
+        );
     }
 
     #[test]

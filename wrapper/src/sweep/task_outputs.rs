@@ -114,6 +114,7 @@ fn one_session(sweep: &mut Sweep<'_>, parent: &Folder, folder: &Folder, id: &str
         sweep.note(Section::TaskOutputs, at, 0, Outcome::Kept(why));
         return;
     }
+    let mut is_emptied = true;
     if let Some(tasks) = &tasks {
         let clock = sweep.exact_clock(folder);
         for name in &outputs {
@@ -123,17 +124,35 @@ fn one_session(sweep: &mut Sweep<'_>, parent: &Folder, folder: &Folder, id: &str
             }
             let path = [own, project, session, TASKS, name];
             if let Some((bytes, outcome)) = one_output(sweep, tasks, name, &clock) {
+                is_emptied &= outcome == Outcome::Removed;
                 sweep.note(Section::TaskOutputs, &path, bytes, outcome);
             }
         }
     }
     if sweep.wish.dry_run {
+        let is_known = |name: &CString| {
+            let empty = |folder: Folder| names(&folder).is_empty();
+            name.as_c_str() == TASKS
+                || BESIDE.contains(&name.as_c_str()) && folder.inner(name).is_ok_and(empty)
+        };
+        let goes = is_emptied && reopened(parent, session).iter().all(is_known);
+        let outcome = match goes {
+            true => Outcome::Removed,
+            false => Outcome::Kept(Kept::Unknown),
+        };
+        sweep.note(Section::TaskOutputs, at, 0, outcome);
         return;
     }
     for name in [TASKS].iter().chain(&BESIDE) {
-        remove_folder(sweep, folder, &[own, project, session, name]);
+        // What is not empty, or no folder, shows in the next step.
+        let _ = folder.remove_folder(name);
     }
     remove_folder(sweep, parent, at);
+}
+
+/// The names in a folder whose own descriptor may have been read to its end.
+fn reopened(parent: &Folder, name: &CStr) -> Vec<CString> {
+    parent.inner(name).as_ref().map(names).unwrap_or_default()
 }
 
 /// What becomes of one file; `None` if it is gone already.
