@@ -7,7 +7,7 @@ use claude_safe_tests::{KillOnDrop, Sandbox, artifacts, poll_until, program, wai
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 fn main() {
     if std::env::args().any(|word| word == "--clock") {
@@ -24,6 +24,10 @@ fn main() {
         "reaction: from the limit (2048 MiB) passed at 1536 MiB/s to the TERM that the client gets"
     );
     reaction(if quick { 4 } else { 20 });
+    println!("hook: claude-safectl hook post-tool-use, against /bin/true");
+    hook(if quick { 41 } else { 201 });
+    println!("backlog: claude-safectl clean in a folder of 100,000 files");
+    backlog(if quick { 1 } else { 5 });
     println!("quiet session: the watcher beside a client that does nothing");
     quiet(Duration::from_secs(if quick { 10 } else { 45 }));
 }
@@ -88,6 +92,71 @@ fn start_up(runs: usize) {
     show("plain exec", "ms", plain);
     show("more than a plain exec", "ms", more);
     show("ratio", "", ratio);
+}
+
+/// From the start of a program to its end, milliseconds.
+fn whole_run_ms(mut command: Command) -> f64 {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let began_ns = clock_ns();
+    let status = command.status().expect("it starts");
+    assert!(status.success());
+    (clock_ns() - began_ns) as f64 / 1e6
+}
+
+/// What the client waits for after each shell command, with some files of living sessions there.
+fn hook(runs: usize) {
+    let sandbox = Sandbox::new();
+    for number in 0..10 {
+        let file = sandbox.tmp().join(format!("claude-{number:04x}-cwd"));
+        fs::write(file, "x").expect("a file in the sandbox");
+    }
+    let ours = || {
+        let mut command = sandbox.command(&artifacts().claude_safectl);
+        command.args(["hook", "post-tool-use"]);
+        command
+    };
+    // The first one begins the record of the clocks.
+    whole_run_ms(ours());
+    let (mut with, mut without, mut ratio) = (vec![], vec![], vec![]);
+    for _ in 0..runs {
+        let (a, b) = (
+            whole_run_ms(ours()),
+            whole_run_ms(sandbox.command("/bin/true")),
+        );
+        with.push(a);
+        without.push(b);
+        ratio.push(a / b);
+    }
+    show("the hook", "ms", with);
+    show("/bin/true", "ms", without);
+    show("ratio", "", ratio);
+}
+
+/// Every name that a client could give, and as many others as make 100,000; in memory where there is such a folder.
+fn backlog(runs: usize) {
+    let sandbox = Sandbox::new();
+    let in_memory = Path::new("/dev/shm").join(format!("cs-figures-{}", std::process::id()));
+    let folder = match fs::create_dir(&in_memory) {
+        Ok(()) => in_memory.clone(),
+        Err(_) => sandbox.tmp(),
+    };
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    let make = |name: String| {
+        let file = fs::File::create(folder.join(name)).expect("a file of ours");
+        file.set_modified(old).expect("a file of ours");
+    };
+    (0..34_464).for_each(|number| make(format!("other-{number}")));
+    let mut times = vec![];
+    for _ in 0..runs {
+        (0..=0xffff).for_each(|number: u32| make(format!("claude-{number:04x}-cwd")));
+        let mut command = sandbox.command(&artifacts().claude_safectl);
+        command.arg("clean").env("TMPDIR", &folder);
+        times.push(whole_run_ms(command));
+    }
+    let left = fs::read_dir(&folder).map_or(0, Iterator::count);
+    let _ = fs::remove_dir_all(in_memory);
+    assert_eq!(left, 34_464, "all of them are gone");
+    show("65,536 removed among 100,000", "ms", times);
 }
 
 fn reaction(runs: usize) {

@@ -16,7 +16,8 @@ use std::os::fd::{AsFd, AsRawFd};
 /// How such a child is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// It ends with us, and takes the processor and the disk when nobody else wants them.
+    /// It ends with us, and leaves the processor and the disk to others. Not to all of them for ever, as the idle
+    /// classes would: on a busy machine it would never get to its end.
     Patient,
     /// Somebody waits for it. It goes on when we leave.
     Prompt,
@@ -33,8 +34,11 @@ pub struct Aside {
 /// The most that a child tells: what a pipe takes without a reader.
 const RESULT_BYTES: usize = 4096;
 
-/// `IOPRIO_CLASS_IDLE` in its place (ioprio_set(2)).
-const IDLE_DISK: i32 = 3 << 13;
+/// The lowest level of `IOPRIO_CLASS_BE` (ioprio_set(2)).
+const LAST_AT_DISK: i32 = 2 << 13 | 7;
+
+/// A tenth of the usual share of the processor (sched(7)).
+const NICE: i32 = 10;
 
 impl Aside {
     /// Starts `work` in a child, which has none of our descriptors.
@@ -57,8 +61,8 @@ impl Aside {
                     libc::prctl(libc::PR_SET_NAME, c"cs-sweep".as_ptr());
                     if manner == Manner::Patient {
                         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-                        libc::syscall(libc::SYS_ioprio_set, 1, 0, IDLE_DISK);
+                        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+                        libc::syscall(libc::SYS_ioprio_set, 1, 0, LAST_AT_DISK);
                     }
                     close_all_but(telling.as_raw_fd());
                     if manner == Manner::Patient && libc::getppid() != parent {
