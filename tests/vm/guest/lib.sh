@@ -49,6 +49,23 @@ leak_speed() { # MiB/s, and where it is emulated
   if [ -n "${LEAK_MIB_PER_S:-}" ]; then echo "$LEAK_MIB_PER_S"; elif emulated; then echo "$2"; else echo "$1"; fi
 }
 
+# How fast this machine's kernel gives memory to swap when nothing else runs, MiB/s: 96 MiB of a program that sleeps, asked
+# for in one piece after the other. A control without any of ours.
+swap_speed() {
+  local group=/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/speed.scope began pid piece
+  in_scope speed.scope vm-probe allocate --mib 160 --mib-per-s 1000 --hold-ms 600000 --say "$work/speed" >/dev/null 2>&1 &
+  pid=$!
+  allocated() { at_least 'bytes' "$(cat $group/memory.current)" $((160 << 20)); }
+  within 60 allocated >/dev/null || return 1
+  # The first time the kernel goes through all of it once.
+  echo '8M swappiness=200' >$group/memory.reclaim
+  began=$(date +%s%N)
+  for piece in 1 2 3 4 5 6; do echo '16M swappiness=200' >$group/memory.reclaim || return 1; done
+  echo $((96 * 1000000000 / ($(date +%s%N) - began)))
+  systemctl --user kill --signal KILL speed.scope
+  within 30 ended "$pid"
+}
+
 # --- cgroups ---------------------------------------------------------------------------------------------------------
 
 cgroup_of() { # pid

@@ -539,6 +539,7 @@ mod tests {
             },
             kernel: Kernel::probe(Path::new("/proc")),
             kernel_tiers: KernelTiers {
+                counts_memory: true,
                 state: State::Nowhere("no luck"),
                 cap_bytes: None,
                 can_reclaim: false,

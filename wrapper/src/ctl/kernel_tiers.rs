@@ -12,10 +12,16 @@ use crate::watch::proc_fs::Proc;
 use std::fs::OpenOptions;
 use std::path::Path;
 
+/// Why a cgroup is not enough.
+const UNCOUNTED: &str =
+    "the cgroup has no memory controller, systemd keeps it for cgroup v1 on this machine";
+
 /// What a session would get.
 #[derive(Debug)]
 pub(super) struct KernelTiers {
     pub(super) state: State,
+    /// Its folder has the memory controller. systemd on cgroup v1 makes groups in v2 as well, without it.
+    pub(super) counts_memory: bool,
     /// `memory.max` of the session's folder, bytes.
     pub(super) cap_bytes: Option<u64>,
     /// `memory.reclaim` is there, and ours to write.
@@ -32,6 +38,7 @@ impl KernelTiers {
         let proc_root = Path::new("/proc");
         let mut tiers = KernelTiers {
             state: State::NotTried,
+            counts_memory: true,
             cap_bytes: None,
             can_reclaim: false,
             swap_kib: swap_total_kib(proc_root),
@@ -51,13 +58,14 @@ impl KernelTiers {
         let caps = Caps::new(config.watchdog_threshold_mib, 0, tiers.swap_kib);
         let (state, folder) = trial(us, process, caps, &Inherited::default());
         if let Some(folder) = &folder {
+            tiers.counts_memory = folder.join("memory.current").exists();
             tiers.cap_bytes = group::limit_bytes(&folder.join("memory.max"));
             let reclaim = OpenOptions::new()
                 .write(true)
                 .open(folder.join("memory.reclaim"));
             tiers.can_reclaim = reclaim.is_ok();
         }
-        tiers.remedy = remedy_for(&state);
+        tiers.remedy = remedy_for(&state, tiers.counts_memory);
         tiers.state = state;
         drop(idle);
         if let Some(folder) = folder {
@@ -89,6 +97,9 @@ impl KernelTiers {
                     "last wall: the session has {} MiB at most",
                     bytes >> 20
                 )),
+                None if !self.counts_memory => contain
+                    .not_in_force
+                    .push(self.with_remedy(format!("last wall: {UNCOUNTED}"))),
                 None => contain.not_in_force.push(
                     "last wall: this service manager takes no memory.max that is safe".to_owned(),
                 ),
@@ -108,6 +119,8 @@ impl KernelTiers {
             reclaim
                 .not_in_force
                 .push(no("the session has no cgroup of its own (tier 0)"));
+        } else if !self.counts_memory {
+            reclaim.not_in_force.push(no(UNCOUNTED));
         } else if !self.can_reclaim {
             reclaim.not_in_force.push(no(
                 "this kernel has no memory.reclaim (Linux 5.19), or it is not ours to write",
@@ -135,10 +148,10 @@ impl KernelTiers {
 }
 
 /// What can be done about a machine whose groups can't hold a session; what a manager lacks is told with the state.
-fn remedy_for(state: &State) -> Option<&'static str> {
+fn remedy_for(state: &State, counts_memory: bool) -> Option<&'static str> {
     let has_groups = group::Groups::of_this_machine(Path::new("/proc")).is_some();
     let is_nowhere = matches!(state, State::Nowhere(_));
-    (is_nowhere && !has_groups).then(|| remedy::no_cgroup(Path::new("/")))
+    (is_nowhere && !has_groups || !counts_memory).then(|| remedy::no_cgroup(Path::new("/")))
 }
 
 #[cfg(test)]
@@ -173,6 +186,7 @@ mod tests {
     fn all_there() -> KernelTiers {
         KernelTiers {
             state: State::InScope,
+            counts_memory: true,
             cap_bytes: Some(90 << 30),
             can_reclaim: true,
             swap_kib: 1 << 20,
@@ -221,6 +235,14 @@ mod tests {
             assert_eq!(reclaimed, Vec::<String>::new());
             [not, not_reclaimed].concat().join("|")
         };
+        let uncounted = with(&|tiers, _| {
+            tiers.counts_memory = false;
+            tiers.cap_bytes = None;
+        });
+        assert_eq!(
+            uncounted,
+            format!("last wall: {UNCOUNTED}|cgroup: {UNCOUNTED}")
+        );
         assert!(with(&|tiers, _| tiers.swap_kib = 0).contains("no swap to give memory to; "));
         assert!(with(&|tiers, _| tiers.can_reclaim = false).contains("memory.reclaim"));
         assert!(with(&|_, config| config.reclaim = Reclaim::Off).contains("CLAUDE_SAFE_RECLAIM"));
