@@ -6,6 +6,7 @@
 //! | [`config`] | the vocabulary of variables, where a value came from, the size of this machine |
 //! | [`client`] | which file is the client, what it is, what the guard can reach in it, its command line |
 //! | [`watch`] | the process tree in `/proc`, its memory, and the verdict on it |
+//! | [`descriptors`] | what processes hold open, pseudo-terminals above all |
 //! | [`supervise`] | the running session: start, relay, watch, restart, end |
 //! | [`reclaim`] | memory of the session that goes to swap before anybody suffers |
 //! | [`state`] | the folder of one running session |
@@ -27,6 +28,7 @@ pub mod client;
 pub mod config;
 pub mod contain;
 pub mod ctl;
+pub mod descriptors;
 pub mod guard_page;
 pub mod json;
 mod launch;

@@ -1,0 +1,1 @@
+//! The processes of one session from look to look.
