@@ -23,6 +23,8 @@
 //! | `leak_round` `leak_hold_ms` | `1` `30000` | which call's tool leaks, and how long it keeps the memory |
 //! | `mark_mib` `mark` | – | writes CLOCK_MONOTONIC, ns, to the file when the leak passes that size |
 //! | `arena_mib` `arena_touch_mib` `arena_go` `arena_done` | `0` – – – | one mapping, as an allocator takes it, then an mprotect of it now and then; when the first file is there, so much of it is written without any further call, then the second file |
+//! | `script` | – | a script of bash that is the tool of each round; its output goes where the client has it: `claude-UID/FOLDER/SESSION/tasks/rROUND.output` below `CLAUDE_CODE_TMPDIR`, `TMPDIR` |
+//! | `open` `open_count` `open_per_s` | – `0` `0` | opens the file so often, and keeps it; 10000 at most |
 //! | `objects_per_s` | `0` | so many objects of 160 bytes a second, by malloc, two million at most; kept |
 //! | `cow_mib` | `0` | memory that a forked child shares |
 //! | `storm` | `0` | so many idle children at once |
@@ -765,6 +767,15 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    if let Some(script) = plan.path("script").filter(|_| world.ill) {
+        let output = task_output(world, round).map_err(|e| e.to_string())?;
+        command = Command::new("bash");
+        command
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(|e| e.to_string())?)
+            .stderr(output);
+    }
     let own_session = !matches!(place.as_str(), "tool_group" | "tool_same");
     let own_group = place == "tool_group";
     // SAFETY: setsid and setpgid are async-signal-safe.
@@ -792,6 +803,39 @@ fn run_tool(world: &World, round: u64) -> Result<(), String> {
         0 => Ok(()),
         code => Err(format!("Exit code {code}")),
     }
+}
+
+/// The file that the client gives a tool for its standard output and error.
+fn task_output(world: &World, round: u64) -> io::Result<File> {
+    let base =
+        std::env::var_os("CLAUDE_CODE_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    // SAFETY: takes nothing and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    let folder = base
+        .join(format!("claude-{uid}"))
+        .join(slug(&world.cwd))
+        .join(&world.state().id)
+        .join("tasks");
+    private_folder(&folder);
+    File::options()
+        .create(true)
+        .append(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(folder.join(format!("r{round}.output")))
+}
+
+/// Opens a file again and again.
+fn open_and_keep(path: &Path, count: u64, per_s: u64) {
+    let mut kept = Vec::new();
+    for _ in 0..count.min(10_000) {
+        kept.extend(File::open(path));
+        if let Some(pause_us) = 1_000_000_u64.checked_div(per_s) {
+            thread::sleep(Duration::from_micros(pause_us));
+        }
+    }
+    // Kept to the end of the process.
+    std::mem::forget(kept);
 }
 
 /// Waits until the child has ended and leaves it a zombie, so that its number stays its own until
@@ -868,6 +912,10 @@ fn be_ill(world: &Arc<World>) -> Vec<Child> {
     let cow_mib = plan.number("cow_mib", 0).min(LEAK_LIMIT_MIB);
     if cow_mib > 0 {
         share_with_fork(cow_mib);
+    }
+    if let Some(path) = plan.path("open") {
+        let (count, per_s) = (plan.number("open_count", 0), plan.number("open_per_s", 0));
+        thread::spawn(move || open_and_keep(&path, count, per_s));
     }
     for _ in 0..plan.number("storm", 0).min(2000) {
         let mut command = helper(&format!("life_ms={HELPER_LIFE_MS};with_parent=1"));

@@ -16,6 +16,7 @@
 //! | [`sweep`] | what clients leave behind in the temporary folder |
 //! | [`ctl`] | `claude-safectl` |
 //! | [`notice`] | what the user is told |
+//! | [`outputs`] | the output files of the session's tools, and the end of who writes too much |
 //! | [`remedy`] | what can be done about a machine that lacks something |
 //! | [`stats_page`] | the layout of that page (the guard's own file) |
 //!
@@ -37,6 +38,7 @@ mod manual;
 pub mod notice;
 pub mod orphans;
 pub mod os;
+pub mod outputs;
 pub mod reclaim;
 pub mod remedy;
 pub mod state;

@@ -181,6 +181,10 @@ pub struct Config {
     pub continue_turn: bool,
     /// `CLAUDE_SAFE_SWEEP`
     pub sweep: bool,
+    /// `CLAUDE_SAFE_OUTPUT_WARN_MB`; 0: never.
+    pub output_warn_mib: u64,
+    /// `CLAUDE_SAFE_OUTPUT_MAX_MB`; 0: never.
+    pub output_max_mib: u64,
     /// `CLAUDE_SAFE_PTY_WARN`
     pub pty_warn: u32,
     /// `CLAUDE_SAFE_DISABLE`
@@ -570,6 +574,8 @@ impl Resolver<'_> {
             fleet_max_mib: self.number(&vocabulary::SAFE_FLEET_MAX_MB, 0).0,
             continue_turn: self.first_word(&vocabulary::SAFE_CONTINUE),
             sweep: self.switch(&vocabulary::SAFE_SWEEP, true),
+            output_warn_mib: self.number(&vocabulary::SAFE_OUTPUT_WARN_MB, 1024).0,
+            output_max_mib: self.number(&vocabulary::SAFE_OUTPUT_MAX_MB, 5120).0,
             pty_warn: self.number(&vocabulary::SAFE_PTY_WARN, 100).0 as u32,
             disable: self.switch(&vocabulary::SAFE_DISABLE, false),
         };
@@ -734,6 +740,8 @@ mod tests {
                 fleet_max_mib: 0,
                 continue_turn: true,
                 sweep: true,
+                output_warn_mib: 1024,
+                output_max_mib: 5120,
                 pty_warn: 100,
                 disable: false,
             }

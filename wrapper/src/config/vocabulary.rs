@@ -192,6 +192,30 @@ pub static SAFE_SWEEP: Variable = Variable {
     help: "sweep temporary files, outputs and orphans: on or off",
 };
 
+/// When the user is told of a tool's output.
+pub static SAFE_OUTPUT_WARN_MB: Variable = Variable {
+    name: "CLAUDE_SAFE_OUTPUT_WARN_MB",
+    kind: Kind::Number {
+        unit: "MiB",
+        min: 0,
+        max: MAX_MIB,
+    },
+    default: "1024",
+    help: "warn when the output file of a tool takes this much; 0: never",
+};
+
+/// When a tool is ended because of its output.
+pub static SAFE_OUTPUT_MAX_MB: Variable = Variable {
+    name: "CLAUDE_SAFE_OUTPUT_MAX_MB",
+    kind: Kind::Number {
+        unit: "MiB",
+        min: 0,
+        max: MAX_MIB,
+    },
+    default: "5120",
+    help: "end a tool whose output file takes this much, or is about to fill its file system; 0: never",
+};
+
 /// When pseudo-terminals leak.
 pub static SAFE_PTY_WARN: Variable = Variable {
     name: "CLAUDE_SAFE_PTY_WARN",
@@ -213,7 +237,7 @@ pub static SAFE_DISABLE: Variable = Variable {
 };
 
 /// Every variable, in the order in which it is shown.
-pub static ALL: [&Variable; 14] = [
+pub static ALL: [&Variable; 16] = [
     &GUARD_LIB,
     &GUARD_THRESHOLD_MB,
     &GUARD_SIZES,
@@ -226,6 +250,8 @@ pub static ALL: [&Variable; 14] = [
     &SAFE_FLEET_MAX_MB,
     &SAFE_CONTINUE,
     &SAFE_SWEEP,
+    &SAFE_OUTPUT_WARN_MB,
+    &SAFE_OUTPUT_MAX_MB,
     &SAFE_PTY_WARN,
     &SAFE_DISABLE,
 ];

@@ -13,6 +13,7 @@ mod hook;
 mod kernel_tiers;
 mod orphans;
 mod page;
+mod pty;
 mod resident;
 mod sessions;
 mod shim;
@@ -91,7 +92,7 @@ struct Answer {
 }
 
 /// Every command.
-pub(crate) static COMMANDS: [Command; 6] = [
+pub(crate) static COMMANDS: [Command; 7] = [
     Command {
         name: "clean",
         verbs: &[],
@@ -115,6 +116,14 @@ pub(crate) static COMMANDS: [Command; 6] = [
         options: &[&JSON],
         help: "which client, guard and mechanisms are in force on this machine",
         run: doctor::run,
+    },
+    Command {
+        name: "pty",
+        verbs: &[],
+        takes_pid: false,
+        options: &[&JSON],
+        help: "who holds pseudo-terminals and file descriptors, most first",
+        run: pty::run,
     },
     Command {
         name: "shim",

@@ -28,6 +28,8 @@ pub struct Scan {
 #[derive(Clone, Debug)]
 pub struct ProcFd {
     root: PathBuf,
+    /// A made-up folder's size says nothing.
+    is_kernels: bool,
 }
 
 impl ProcFd {
@@ -36,6 +38,7 @@ impl ProcFd {
     pub fn new(root: &Path) -> ProcFd {
         ProcFd {
             root: root.to_path_buf(),
+            is_kernels: root == Path::new("/proc"),
         }
     }
 
@@ -55,16 +58,14 @@ impl ProcFd {
     /// The process is gone, or not ours to look into.
     pub fn count(&self, pid: i32) -> Result<u64, Unreadable> {
         let folder = self.folder(pid);
-        match fs::metadata(&folder)
-            .map_err(|error| meaning(&error))?
-            .len()
-        {
-            0 => {
-                let entries = fs::read_dir(&folder).map_err(|error| meaning(&error))?;
-                Ok(entries.count() as u64)
+        if self.is_kernels {
+            let found = fs::metadata(&folder).map_err(|error| meaning(&error))?;
+            if found.len() > 0 {
+                return Ok(found.len());
             }
-            open => Ok(open),
         }
+        let entries = fs::read_dir(&folder).map_err(|error| meaning(&error))?;
+        Ok(entries.count() as u64)
     }
 
     /// Passes over all descriptors; `each` gets the number and what it leads to, as readlink(2) has it.
@@ -142,9 +143,15 @@ impl ProcFd {
             false => 0,
         };
         Ceiling {
-            used: self.number("sys/kernel/pty/nr"),
+            used: self.terminals_of_machine(),
             max: max.map(|max| max.saturating_sub(kept)),
         }
+    }
+
+    /// How many of them are in use, alone.
+    #[must_use]
+    pub fn terminals_of_machine(&self) -> Option<u64> {
+        self.number("sys/kernel/pty/nr")
     }
 
     /// Open files of the whole machine (`file-nr` of Documentation/admin-guide/sysctl/fs.rst).

@@ -5,7 +5,7 @@
 //!
 //! # Safety
 //!
-//! faccessat(2), fgetxattr(2) and fstatvfs(3) on C strings and structures that this file owns.
+//! faccessat(2), fgetxattr(2), fstatvfs(3) and statfs(2) on C strings and structures that this file owns.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
@@ -79,6 +79,40 @@ pub fn is_on_noexec_mount(file: &File) -> bool {
     let answer = unsafe { answer.assume_init() };
     answer.f_flag & libc::ST_NOEXEC != 0
 }
+
+/// The file system behind a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its size; 0 where it has none (a tmpfs without a limit).
+    pub total_bytes: u64,
+    /// What an ordinary user may still write.
+    pub free_bytes: u64,
+    /// What is written there takes memory (tmpfs, ramfs).
+    pub in_memory: bool,
+}
+
+/// The file system of what `path` leads to (statfs(2)). `None` when there is no such file.
+pub fn file_system(path: &Path) -> Option<FileSystem> {
+    let name = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut answer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: name is a C string that lives across the call; answer has room for the result.
+    if unsafe { libc::statfs(name.as_ptr(), answer.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: statfs succeeded, and zero bytes were a valid value before it.
+    let answer = unsafe { answer.assume_init() };
+    // The types differ between C libraries and processors.
+    #[allow(clippy::unnecessary_cast)]
+    let (block_bytes, kind) = (answer.f_frsize as u64, answer.f_type as i64);
+    Some(FileSystem {
+        total_bytes: answer.f_blocks.saturating_mul(block_bytes),
+        free_bytes: answer.f_bavail.saturating_mul(block_bytes),
+        in_memory: kind == libc::TMPFS_MAGIC as i64 || kind == RAMFS_MAGIC,
+    })
+}
+
+/// `RAMFS_MAGIC` of linux/magic.h.
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
 
 /// Locks the folder or file behind `file` against everybody who asks for the same lock (flock(2)), until
 /// `file` is closed. `Ok(false)`: somebody else has it.
@@ -448,6 +482,24 @@ mod tests {
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, "content");
+    }
+
+    #[test]
+    fn a_file_system_tells_its_size_and_whether_it_is_memory() {
+        let scratch = Scratch::new();
+        let here = file_system(scratch.path()).unwrap();
+        assert!(here.total_bytes >= here.free_bytes);
+        // A tmpfs on every machine that has one; one that has none says nothing of it.
+        if let Some(shm) = file_system(Path::new("/dev/shm")) {
+            let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+            let is_tmpfs = mounts.lines().any(|line| {
+                let mut words = line.split(' ').skip(1);
+                words.next() == Some("/dev/shm") && words.next() == Some("tmpfs")
+            });
+            assert!(shm.in_memory || !is_tmpfs);
+        }
+        assert!(!file_system(Path::new("/proc")).unwrap().in_memory);
+        assert_eq!(file_system(Path::new("/no/such/path")), None);
     }
 
     #[test]

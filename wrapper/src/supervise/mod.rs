@@ -6,6 +6,7 @@
 //! | room | owns |
 //! |---|---|
 //! | [`handover`] | what the guard is told, through the client's environment |
+//! | [`holdings`] | when descriptors and output files are looked at |
 //! | [`relay`] | which signals are passed on |
 //! | [`terminal`] | the terminal, after an abnormal end |
 //! | [`conversation`] | which conversation this is, and how it is taken up again |
@@ -20,6 +21,7 @@
 pub mod conversation;
 pub mod ending;
 pub mod handover;
+pub mod holdings;
 pub mod leftovers;
 pub mod notifier;
 pub mod relay;
@@ -55,6 +57,7 @@ use crate::watch::{
 use conversation::{Conversation, Start};
 use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS};
 use handover::Handover;
+use holdings::Holdings;
 use notifier::Notifier;
 use relay::Relay;
 use restart::{Budget, Next};
@@ -170,6 +173,8 @@ pub struct MemoryEnd {
 struct Seen {
     client: ProcessId,
     total_kib: u64,
+    /// Part of the total: files in memory.
+    files_kib: u64,
 }
 
 /// One life of the client while it lasts.
@@ -230,6 +235,7 @@ struct Supervisor<'a> {
     containment: Containment<'a>,
     reclaim: Reclaim,
     attendant: Attendant,
+    holdings: Holdings,
     /// Start of the session, seconds since 1970.
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
@@ -275,6 +281,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         ),
         reclaim: Reclaim::new(SWAP_SHARE_PERCENT),
         attendant: Attendant::new(setup.sweeps.clone()),
+        holdings: Holdings::new(setup.config, &setup.environment),
         since_unix_s: unix_s(),
         asked_to_end: None,
         cleared_up: false,
@@ -558,6 +565,7 @@ impl Supervisor<'_> {
                 .chain(&self.of_dead_sessions))
             .filter_map(Ending::due_ms)
             .chain(self.containment.due_ms())
+            .chain(self.holdings.due_ms())
             .chain(life.reclaim_at_ms)
             .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
@@ -615,6 +623,7 @@ impl Supervisor<'_> {
             if pressed {
                 life.pressed_at_ms = now;
             }
+            self.look_between(life, now);
             self.containment.tick();
             let contained_due = self.containment.due_ms().is_some_and(|due| due <= now);
             if life.look_at_ms <= now || pressed || contained_due {
@@ -687,6 +696,22 @@ impl Supervisor<'_> {
         }
     }
 
+    /// What is cheap to look at between two looks at the tree; it may call for one.
+    fn look_between(&mut self, life: &mut Life, now_ms: u64) {
+        let sample = life.watcher.sample();
+        let (news, is_called_for) = (self.holdings).between(&mut self.processes, sample, now_ms);
+        self.tell_all(&news);
+        if is_called_for {
+            life.look_at_ms = now_ms;
+        }
+    }
+
+    fn tell_all(&mut self, news: &[String]) {
+        for text in news {
+            self.notifier.tell(&self.keeper, text);
+        }
+    }
+
     /// Looks at the tree and acts on the verdict.
     fn look(&mut self, life: &mut Life) {
         let now = process::now_ms();
@@ -697,6 +722,7 @@ impl Supervisor<'_> {
                 .take()
                 .or_else(|| pressure::memory_trigger(Path::new(PROC)).ok());
         }
+        self.holdings.before_look(&mut life.watcher);
         let Look::Running(sample) = life.watcher.look(now, self.limits.limit_kib) else {
             // Its end comes through the signal queue.
             life.look_at_ms = now + FIRST_LOOK_MS;
@@ -724,7 +750,10 @@ impl Supervisor<'_> {
         let seen = Seen {
             client: sample.client,
             total_kib: sample.total_kib,
+            files_kib: sample.files_kib,
         };
+        let held = self.holdings.look(&mut self.processes, sample, now);
+        self.tell_all(&held);
         life.peak_kib = life.peak_kib.max(seen.total_kib);
         if seen.total_kib >= self.limits.idle_kib {
             life.near_limit_at_ms = Some(now);
@@ -809,12 +838,19 @@ impl Supervisor<'_> {
         self.notifier.tell(
             &self.keeper,
             &format!(
-                "memory of this session is at {} of {}: at the limit it is {}{}",
+                "memory of this session is at {} of {}: at the limit it is {}{}{}",
                 notice::memory(seen.total_kib),
                 notice::memory(self.limits.limit_kib),
                 match self.conversation.obstacle() {
                     None => "restarted and the conversation resumed",
                     Some(_) => "ended",
+                },
+                match seen.files_kib / 1024 {
+                    0 => String::new(),
+                    _ => format!(
+                        " ({} of it are files in a tmpfs: CLAUDE_CODE_TMPDIR can name a folder on a disk)",
+                        notice::memory(seen.files_kib)
+                    ),
                 },
                 match can_swap {
                     true => String::new(),

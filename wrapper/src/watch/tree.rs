@@ -94,8 +94,10 @@ pub struct Sample {
     pub client: ProcessId,
     /// Memory of the client alone.
     pub client_kib: u64,
-    /// Memory of all: launchers, client, subtrees, strays. Each page once.
+    /// Memory of all: launchers, client, subtrees, strays, and files in memory. Each page once.
     pub total_kib: u64,
+    /// Part of the total that no process holds: files in memory that the session wrote ([`Watcher::set_files_kib`]).
+    pub files_kib: u64,
     /// Part of the total that belongs to strays.
     pub strays_kib: u64,
     /// What was left out of the total because several processes share it.
@@ -171,6 +173,12 @@ impl Sample {
 }
 
 impl Sample {
+    /// Memory of the processes alone: what would be free if they ended.
+    #[must_use]
+    pub fn held_kib(&self) -> u64 {
+        self.total_kib.saturating_sub(self.files_kib)
+    }
+
     /// The processes of a subtree of this sample, the leader first.
     #[must_use]
     pub fn members(&self, subtree: &Subtree) -> &[Process] {
@@ -326,6 +334,7 @@ pub struct Watcher {
     apart: Vec<ProcessId>,
     /// What 1 KiB in swap counts, thousandths of one in memory.
     swap_weight: u64,
+    files_kib: u64,
     sample: Sample,
     // When PSS was asked last, what that cost, and how near to the limit the total was then.
     confirmed_at_ms: Option<u64>,
@@ -381,6 +390,7 @@ impl Watcher {
             known: ByPid::default(),
             apart: Vec::new(),
             swap_weight: 1000,
+            files_kib: 0,
             sample: Sample::default(),
             confirmed_at_ms: None,
             confirm_cost_us: 0,
@@ -404,6 +414,12 @@ impl Watcher {
     /// takes what is left of it when it is packed.
     pub fn weigh_swap(&mut self, permille: u64) {
         self.swap_weight = permille.min(1000);
+    }
+
+    /// From the next look on so much counts as the session's beside its processes: its files in a tmpfs, which are
+    /// in no process' RssAnon.
+    pub fn set_files_kib(&mut self, files_kib: u64) {
+        self.files_kib = files_kib;
     }
 
     /// The last look's sample (empty before the first).
@@ -1011,7 +1027,8 @@ impl Watcher {
                 sum.saturating_add(process.counted_kib)
             })
         };
-        sample.total_kib = sum(&sample.processes);
+        sample.total_kib = sum(&sample.processes).saturating_add(self.files_kib);
+        sample.files_kib = self.files_kib;
         for subtree in &mut sample.subtrees {
             subtree.kib = sum(&sample.processes[subtree.first..subtree.end]);
             if subtree.branch == Branch::Stray {

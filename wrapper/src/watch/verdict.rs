@@ -110,13 +110,13 @@ impl History {
     pub fn note(&mut self, sample: &Sample, limits: &Limits, verdict: &Verdict) {
         if let Some((at_ms, kib)) = self.last {
             let took_ms = sample.at_ms.saturating_sub(at_ms);
-            let grown_kib = sample.total_kib.saturating_sub(kib);
+            let grown_kib = sample.held_kib().saturating_sub(kib);
             // Two samples of one moment tell no rate.
             if let Some(rate_kib_s) = grown_kib.saturating_mul(1000).checked_div(took_ms) {
                 self.rate_kib_s = rate_kib_s.max(self.rate_kib_s / 2);
             }
         }
-        self.last = Some((sample.at_ms, sample.total_kib));
+        self.last = Some((sample.at_ms, sample.held_kib()));
 
         if *verdict == Verdict::Warn {
             self.warned = true;
@@ -127,7 +127,7 @@ impl History {
 
         if sample.total_kib < limits.warn_kib {
             let calm = self.calm.get_or_insert_default();
-            calm.total_kib = sample.total_kib;
+            calm.total_kib = sample.held_kib();
             calm.client_kib = sample.client_kib;
             calm.subtrees.clear();
             calm.subtrees
@@ -163,7 +163,7 @@ impl History {
             .map_or(0, |&(_, kib)| kib);
         let grown_kib = tool.kib.saturating_sub(was_kib);
         let client_kib = sample.client_kib.saturating_sub(calm.client_kib);
-        let all_kib = sample.total_kib.saturating_sub(calm.total_kib);
+        let all_kib = sample.held_kib().saturating_sub(calm.total_kib);
         grown_kib > client_kib.saturating_mul(2) && grown_kib >= all_kib / 2
     }
 }
@@ -173,19 +173,21 @@ impl History {
 /// A tool is ended instead of the session if the tools that are bigger than the client, or are
 /// what grew, would by their end bring the total below the first mark: the fattest first, one by
 /// one. Strays count as tools here: the session started them. A tool that is still there after
-/// its grace is not tried again; what it holds is then a reason to restart.
+/// its grace is not tried again; what it holds is then a reason to restart. Files in memory are a reason to warn, and
+/// no more: they stay when processes end.
 #[must_use]
 pub fn verdict(sample: &Sample, limits: &Limits, history: &History) -> Verdict {
     if limits.limit_kib == 0 || sample.total_kib < limits.warn_kib {
         return Verdict::Quiet;
     }
-    if sample.total_kib < limits.limit_kib {
+    let held_kib = sample.held_kib();
+    if held_kib < limits.limit_kib {
         if !history.warned {
             return Verdict::Warn;
         }
-        let tools_are_it = culprit(sample, limits, history, sample.total_kib).is_some();
+        let tools_are_it = culprit(sample, limits, history, held_kib).is_some();
         // A restart would end a session that is not at fault, and leave the memory where it is.
-        if sample.total_kib < limits.idle_kib || tools_are_it {
+        if held_kib < limits.idle_kib || tools_are_it {
             return Verdict::Quiet;
         }
         return Verdict::RestartWhenIdle;
@@ -199,7 +201,7 @@ pub fn verdict(sample: &Sample, limits: &Limits, history: &History) -> Verdict {
             })
         })
         .fold(0_u64, |sum, tool| sum.saturating_add(tool.kib));
-    let staying_kib = sample.total_kib.saturating_sub(leaving_kib);
+    let staying_kib = held_kib.saturating_sub(leaving_kib);
     if staying_kib < limits.limit_kib {
         return Verdict::Wait;
     }
@@ -253,13 +255,14 @@ pub fn next_look_ms(sample: &Sample, limits: &Limits, history: &History, ceiling
     if limits.limit_kib == 0 {
         return ceiling_ms;
     }
-    let distance_kib = limits.limit_kib.saturating_sub(sample.total_kib);
+    // Files in memory are looked at on their own.
+    let distance_kib = limits.limit_kib.saturating_sub(sample.held_kib());
     let distance = distance_kib.saturating_mul(1000);
     let fastest_ms = distance / FASTEST_KIB_S;
     let quarter_ms = distance
         .checked_div(history.rate_kib_s.saturating_mul(4))
         .unwrap_or(u64::MAX);
-    let times = if sample.total_kib >= limits.idle_kib {
+    let times = if sample.held_kib() >= limits.idle_kib {
         PAUSE_TIMES_NEAR
     } else {
         PAUSE_TIMES
