@@ -13,7 +13,7 @@ mod hook;
 mod kernel_tiers;
 mod orphans;
 mod page;
-mod pty;
+pub(crate) mod pty;
 mod resident;
 mod sessions;
 mod shim;

@@ -25,7 +25,7 @@ fn answer(table: &Table, pty_warn: u64, as_json: bool) -> Answer {
     }
 }
 
-fn in_json(table: &Table, pty_warn: u64) -> String {
+pub(crate) fn in_json(table: &Table, pty_warn: u64) -> String {
     let one = |holder: &crate::descriptors::judgement::Holder| {
         json!({
             "pid": holder.pid,

@@ -32,6 +32,12 @@ pub struct Episode {
 }
 
 impl Episode {
+    /// One that was on, or not, in an earlier run.
+    #[must_use]
+    pub fn resumed(is_on: bool) -> Episode {
+        Episode { is_on }
+    }
+
     /// Takes the number of now. True: an episode begins, say it. It lasts until the number is below 90 % of the
     /// threshold: one that swings about it is one episode.
     pub fn begins(&mut self, number: u64, threshold: u64) -> bool {

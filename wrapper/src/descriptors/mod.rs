@@ -6,12 +6,16 @@
 //! | [`proc_fd`] | reading `/proc/PID/fd` and the kernel's own counters |
 //! | [`judgement`] | when that is worth a word, and to whom it is said: pure, and the same on macOS |
 //! | [`table`] | everybody's, for people |
+//! | `macos` | what is particular to macOS, without macOS |
 //! | [`watch`] | the processes of one session from look to look |
 //!
 //! A pseudo-terminal's master is an open `/dev/ptmx` (pty(7)), so a process that never closes them is known by
 //! its descriptors, and takes terminals from everybody: their number is limited for the machine.
 
 pub mod judgement;
+// For wrapper/macos, which is made of this file; here to be tested.
+#[cfg(test)]
+mod macos;
 pub mod proc_fd;
 pub mod table;
 pub mod watch;
