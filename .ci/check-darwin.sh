@@ -2,7 +2,7 @@
 # The program for macOS (wrapper/macos), checked as far as that goes without a Mac: it is type-checked and linked for
 # aarch64-apple-darwin, with Debian's compiler, a std that is built here, and zig's stubs of libSystem; what it needs of the
 # system is looked at; its launchd template is read. Then a name that libSystem lacks must be refused, or the link shows nothing.
-# Never runs what it has built. Status 77: it can't be done on this machine.
+# Never runs what it has built. With --tools it only fetches what it needs; a failure then says why it can't be done here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD target=aarch64-apple-darwin
@@ -13,14 +13,17 @@ out=$(realpath -m "${CARGO_TARGET_DIR:-target}/darwin")
 [ -x "$tools/bin/python" ] || python3 -m venv "$tools"
 "$tools/bin/python" -c 'import ziglang' 2>/dev/null || "$tools/bin/pip" -q install ziglang==0.17.1 || {
   echo 'no ziglang from PyPI, which links for macOS'
-  exit 77
+  exit 1
 }
 rust=''
 has_rust() { [ -x "$1/usr/bin/cargo" ] && [ -x "$1/usr/bin/rustc" ] && [ -e "$1/usr/lib/rustlib/src/rust/library/vendor" ]; }
 if ! has_rust ''; then
   rust=$root/.cache/toolchain
-  has_rust "$rust" || debian/static/toolchain.sh "$rust" || { echo 'no Rust with the sources of std'; exit 77; }
+  has_rust "$rust" || debian/static/toolchain.sh "$rust" || { echo 'no Rust with the sources of std'; exit 1; }
 fi
+[ "${1:-}" != --tools ] || exit 0
+version() { sed -n 's/^version = "\(.*\)"$/\1/p' "$1" | head -n 1; }
+[ "$(version Cargo.toml)" = "$(version wrapper/macos/Cargo.toml)" ] || { echo 'wrapper/macos has another version'; exit 1; }
 mkdir -p "$out/home"
 linker=$out/linker
 printf '#!/bin/sh\nexec "%s" -m ziglang cc -target aarch64-macos.13.0 "$@"\n' "$(realpath "$tools/bin")/python" >"$linker"
