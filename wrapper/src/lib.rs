@@ -11,6 +11,7 @@
 //! | [`reclaim`] | memory of the session that goes to swap before anybody suffers |
 //! | [`state`] | the folder of one running session |
 //! | [`guard_page`] | reading the guard's statistics page, and the one word written into it |
+//! | [`history`] | samples and incidents of sessions, for later |
 //! | [`contain`] | tier 0: a control group of the session's own, and the order in which the kernel kills |
 //! | [`orphans`] | what a session started and left running when its client ended |
 //! | [`sweep`] | what clients leave behind in the temporary folder |
@@ -31,6 +32,7 @@ pub mod contain;
 pub mod ctl;
 pub mod descriptors;
 pub mod guard_page;
+pub mod history;
 pub mod json;
 mod launch;
 #[cfg(test)]
