@@ -92,7 +92,7 @@ fn set_up<'a>(
     invocation: &'a Invocation,
     client: &Client,
     find_client: &'a dyn Fn() -> Option<Client>,
-    environment: Vec<OsString>,
+    mut environment: Vec<OsString>,
 ) -> Setup<'a> {
     let kind = &client.kind;
     let starts_session = invocation.starts_session() == StartsSession::Yes;
@@ -114,6 +114,9 @@ fn set_up<'a>(
         let us = std::env::current_exe().ok()?;
         folder.make_hook_plugin(&us, hooks).ok()
     });
+    if starts_session && invocation.is_interactive() {
+        tell_statusline(&mut environment, folder.as_ref());
+    }
     Setup {
         config,
         us,
@@ -129,6 +132,17 @@ fn set_up<'a>(
         launchers: kind.launchers.clone(),
         environment,
         inherited: signals::block_all(),
+    }
+}
+
+/// Tells a client that draws on a screen where the line for its `statusLine` is; of a session around us, no more.
+fn tell_statusline(environment: &mut Vec<OsString>, folder: Option<&SessionFolder>) {
+    let name = format!("{}=", state::STATUSLINE_VARIABLE);
+    environment.retain(|entry| !entry.as_bytes().starts_with(name.as_bytes()));
+    if let Some(folder) = folder {
+        let mut entry = OsString::from(name);
+        entry.push(folder.path().join(state::STATUSLINE));
+        environment.push(entry);
     }
 }
 

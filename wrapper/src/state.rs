@@ -139,6 +139,12 @@ pub struct Hooks {
 /// The file of the guard's statistics page in a session's folder.
 pub const PAGE: &str = "guard.page";
 
+/// The file with the one line for Claude Code's `statusLine` setting.
+pub const STATUSLINE: &str = "statusline";
+
+/// The variable that tells the client, and what it runs, where that file is.
+pub const STATUSLINE_VARIABLE: &str = "CLAUDE_SAFE_STATUSLINE";
+
 /// The file of the [`Notes`] in a session's folder.
 pub const NOTES: &str = "session";
 
@@ -182,6 +188,8 @@ pub struct Notes {
     pub given_kib: Option<u64>,
     /// What of that came back, KiB.
     pub back_kib: Option<u64>,
+    /// Why no history of this session is kept any more.
+    pub no_history: Option<String>,
 }
 
 impl Notes {
@@ -218,6 +226,7 @@ impl Notes {
         tell("contained", self.contained.clone());
         tell("reclaim", self.reclaim.clone());
         tell("group_folder", text_of(&self.group_folder));
+        tell("no_history", self.no_history.clone());
         text
     }
 
@@ -261,6 +270,7 @@ impl Notes {
                 "back_kib" => notes.back_kib = number(),
                 "reclaim" => notes.reclaim = Some(value.to_owned()),
                 "contained" => notes.contained = Some(value.to_owned()),
+                "no_history" => notes.no_history = Some(value.to_owned()),
                 "group_folder" => notes.group_folder = Some(value.into()),
                 _ => {}
             }
@@ -494,6 +504,7 @@ mod tests {
             reclaim: Some("idle: watching".to_owned()),
             given_kib: Some(10),
             back_kib: Some(11),
+            no_history: Some("disk full".to_owned()),
         };
         assert_eq!(Notes::parse(&notes.text()), notes);
         assert_eq!(Notes::parse(&Notes::default().text()), Notes::default());

@@ -15,6 +15,8 @@ const KEEP_EVERY_MS: u64 = 10_000;
 const CHANGE: u64 = 20;
 /// but not within this time.
 const AT_MOST_EVERY_MS: u64 = 1_000;
+/// So long the first samples wait for their file: a short call makes none, and a start is not slowed.
+const WAIT_MS: u64 = 10_000;
 /// A session that was shorter than this and in which nothing happened leaves nothing, seconds.
 const SHORT_S: u64 = 60;
 
@@ -28,6 +30,9 @@ pub struct Recorder {
     folder: Option<PathBuf>,
     about: About,
     writer: Option<Writer>,
+    /// Samples that wait for it, and since when.
+    waiting: Vec<Point>,
+    since_ms: Option<u64>,
     /// The last one that was kept, and when on the monotonic clock.
     kept: Option<(u64, Point)>,
     last_kib: u64,
@@ -48,12 +53,14 @@ fn is_due(kept: Option<(u64, Point)>, now_ms: u64, point: &Point) -> bool {
 }
 
 impl Recorder {
-    /// Nothing is opened before the first sample. `folder`: [`super::folder`]; `None`: there is no history.
+    /// Nothing is opened before something has happened or the session has lasted a while. `folder`: [`super::folder`]; `None`: there is no history.
     pub fn new(folder: Option<PathBuf>, about: About) -> Recorder {
         Recorder {
             folder,
             about,
             writer: None,
+            waiting: Vec::new(),
+            since_ms: None,
             kept: None,
             last_kib: 0,
             is_eventful: false,
@@ -67,13 +74,21 @@ impl Recorder {
         if self.folder.is_none() || !is_due(self.kept, now_ms, &point) {
             return;
         }
-        match self.write(&point) {
-            Ok(()) => self.kept = Some((now_ms, point)),
-            Err(error) => self.give_up(&error),
+        self.kept = Some((now_ms, point));
+        let since_ms = *self.since_ms.get_or_insert(now_ms);
+        self.waiting.push(point);
+        if self.is_eventful || now_ms >= since_ms.saturating_add(WAIT_MS) {
+            self.flush();
         }
     }
 
-    fn write(&mut self, point: &Point) -> io::Result<()> {
+    fn flush(&mut self) {
+        if let Err(error) = self.write() {
+            self.give_up(&error);
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
@@ -86,7 +101,9 @@ impl Recorder {
                 self.writer.insert(Writer::create(&path, &self.about)?)
             }
         };
-        writer.append(point)
+        self.waiting
+            .drain(..)
+            .try_for_each(|point| writer.append(&point))
     }
 
     /// Where this session's samples are.
@@ -101,8 +118,11 @@ impl Recorder {
 
     /// Writes down what happened. Names of programs may stand in `text`, no arguments.
     pub fn incident(&mut self, kind: Kind, text: &str) {
+        if !self.is_eventful {
+            self.is_eventful = true;
+            self.flush();
+        }
         let Some(folder) = &self.folder else { return };
-        self.is_eventful = true;
         let incident = Incident {
             at_unix_ms: unix_ms(),
             session: self.about.wrapper,
@@ -121,6 +141,7 @@ impl Recorder {
         self.trouble = Some(error.to_string());
         self.folder = None;
         self.writer = None;
+        self.waiting = Vec::new();
     }
 
     /// Why nothing more is written, if so.
@@ -250,6 +271,7 @@ mod tests {
         for pid in 0..100_i32 {
             let mut recorder = Recorder::new(Some(folder.clone()), about(1_000 + pid));
             recorder.take(0, point(1));
+            recorder.take(WAIT_MS, point(1));
             let file = fs::File::options()
                 .write(true)
                 .open(recorder.path().unwrap());
@@ -276,14 +298,17 @@ mod tests {
         };
         let mut quiet = Recorder::new(Some(folder.clone()), now.clone());
         quiet.take(0, point(1));
-        assert!(file.exists());
+        quiet.take(WAIT_MS - 1, point(9));
+        assert!(!folder.exists(), "a short call leaves nothing at all");
+        quiet.take(2 * WAIT_MS, point(1));
+        assert_eq!(ring::read(&file).unwrap().points.len(), 3);
         drop(quiet);
         assert!(!file.exists());
         let mut eventful = Recorder::new(Some(folder.clone()), now);
         eventful.take(0, point(5));
         eventful.incident(Kind::Warned, "at 5");
         drop(eventful);
-        assert!(file.exists());
+        assert_eq!(ring::read(&file).unwrap().points.len(), 1);
         let told = incidents::of_session(&folder, about(9).wrapper).unwrap();
         assert_eq!((told.len(), told[0].total_kib), (1, 5));
     }
@@ -295,6 +320,7 @@ mod tests {
         let mut recorder = Recorder::new(Some(in_the_way.join("history")), about(1));
         assert_eq!(recorder.trouble(), None);
         recorder.take(0, point(1));
+        recorder.take(WAIT_MS, point(1));
         let why = recorder.trouble().unwrap().to_owned();
         assert!(why.contains("exists") || why.contains("directory"), "{why}");
         fs::remove_file(&in_the_way).unwrap();
@@ -305,6 +331,7 @@ mod tests {
         std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
         let mut recorder = Recorder::new(Some(link), about(1));
         recorder.take(0, point(1));
+        recorder.take(WAIT_MS, point(1));
         assert_eq!(recorder.trouble(), Some("is no folder"));
     }
 }

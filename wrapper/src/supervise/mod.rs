@@ -9,6 +9,7 @@
 //! | [`holdings`] | when descriptors and output files are looked at |
 //! | [`relay`] | which signals are passed on |
 //! | [`terminal`] | the terminal, after an abnormal end |
+//! | [`chronicle`] | what is written down for later: the history, the status line |
 //! | [`conversation`] | which conversation this is, and how it is taken up again |
 //! | [`transcript`] | the end of a transcript: was a turn under way? |
 //! | [`notifier`] | what the user is told while the client draws on the screen |
@@ -18,6 +19,7 @@
 //! | [`restart`] | when to start again, and when to give up |
 //! | [`tool`] | what a tool is called, and which one the kernel has killed |
 
+pub mod chronicle;
 pub mod conversation;
 pub mod ending;
 pub mod handover;
@@ -38,6 +40,7 @@ use crate::config::Config;
 use crate::config::memory::swap_total_kib;
 use crate::contain::{Caps, Containment, group};
 use crate::guard_page;
+use crate::history::Kind;
 use crate::notice;
 use crate::orphans::{self, LEDGER, Ledger};
 use crate::os::process::{self, Change, Launch, PidFd};
@@ -54,6 +57,7 @@ use crate::watch::{
     EndTool, FileId, History, Limits, Look, ProcessId, Sample, Verdict, Watcher, next_look_ms,
     pressure, verdict,
 };
+use chronicle::{Chronicle, Glance};
 use conversation::{Conversation, Start};
 use ending::{CLIENT_GRACE_MS, Ending, TOOL_GRACE_MS};
 use handover::Handover;
@@ -236,6 +240,7 @@ struct Supervisor<'a> {
     reclaim: Reclaim,
     attendant: Attendant,
     holdings: Holdings,
+    chronicle: Chronicle<'a>,
     /// Start of the session, seconds since 1970.
     since_unix_s: u64,
     /// The last signal by which somebody asked for the end of the session, and when.
@@ -258,6 +263,8 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         return cannot_execute(&client, &failure);
     };
     let keeper = TerminalKeeper::remember(setup.invocation.is_interactive());
+    let limits = Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS);
+    let since_unix_s = unix_s();
     let mut supervisor = Supervisor {
         processes: Proc::new(Path::new(PROC)),
         conversation: Conversation::new(setup),
@@ -268,7 +275,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         notifier: Notifier::new(keeper.is_drawn_on(), &setup.inherited),
         keeper,
         statistics: Statistics::new(setup),
-        limits: Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS),
+        limits,
         containment: Containment::new(
             setup.us,
             setup.config.contain,
@@ -282,7 +289,8 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         reclaim: Reclaim::new(SWAP_SHARE_PERCENT),
         attendant: Attendant::new(setup.sweeps.clone()),
         holdings: Holdings::new(setup.config, &setup.environment),
-        since_unix_s: unix_s(),
+        chronicle: Chronicle::new(setup, limits, since_unix_s, &client.path),
+        since_unix_s,
         asked_to_end: None,
         cleared_up: false,
         of_dead_sessions: None,
@@ -399,11 +407,13 @@ impl Supervisor<'_> {
             match budget.life_ended(end.lived_ms) {
                 Next::StartIn { delay_ms } => {
                     tell(&next.announcement(budget.restarts()));
+                    self.chronicle.incident(Kind::Restarted, "");
                     if let Some(signo) = self.pause(delay_ms) {
                         return status_of(Change::Signaled(signo));
                     }
                 }
                 Next::GiveUp { short_lives } => {
+                    self.chronicle.incident(Kind::GaveUp, "");
                     tell(&format!(
                         "giving up: the limit was reached {short_lives} times in a row within a minute of the start; {}",
                         next.by_hand()
@@ -732,6 +742,7 @@ impl Supervisor<'_> {
         let news = self.containment.look(sample);
         if let Some(text) = news.tell {
             self.notifier.tell(&self.keeper, &text);
+            self.chronicle.incident(Kind::LeftGroup, &text);
         }
         let kills = self.containment.oom_kills();
         let killed = kills
@@ -742,6 +753,8 @@ impl Supervisor<'_> {
         if killed {
             let text = tool::killed_by_kernel(life.fattest.as_ref(), sample);
             self.notifier.tell(&self.keeper, &text);
+            self.chronicle
+                .incident(Kind::Killed, "a process of the session, by the kernel");
         }
         life.fattest = fattest;
         let verdict = verdict(sample, &self.limits, &life.history);
@@ -761,6 +774,7 @@ impl Supervisor<'_> {
         life.last = Some(seen);
         life.watcher.set_apart(&news.apart);
         self.note_ledger(life);
+        self.take_down(now, seen, life);
         self.note_tiers(life);
         if life.reclaim_at_ms.is_none() {
             self.steer(life);
@@ -832,7 +846,22 @@ impl Supervisor<'_> {
         now < *life.answered_at_ms.get_or_insert(now) + LEAVE_MS
     }
 
+    /// For those who ask later.
+    fn take_down(&mut self, now_ms: u64, seen: Seen, life: &Life) {
+        let glance = Glance {
+            client_pid: seen.client.pid,
+            total_kib: seen.total_kib,
+            rate_kib_s: life.history.rate_kib_s(),
+            restarts: life.notes.restarts.unwrap_or(0),
+            is_contained: self.containment.folder().is_some(),
+            is_ending: life.ending.is_some(),
+            reclaim: *self.reclaim.report(),
+        };
+        self.chronicle.look(now_ms, &glance);
+    }
+
     fn warn(&mut self, seen: Seen) {
+        self.chronicle.incident(Kind::Warned, "");
         let can_swap = swap_total_kib(Path::new(PROC)) > 0;
         let remedy = remedy::no_swap(Path::new("/"));
         self.notifier.tell(
@@ -864,6 +893,13 @@ impl Supervisor<'_> {
     /// Ends a tool that alone fills the limit: the session stays.
     fn end_tool(&mut self, tool: &EndTool, life: &mut Life) {
         let name = tool::command_of(tool.leader.pid);
+        let program = self.processes.name(tool.leader.pid).unwrap_or_default();
+        let text = format!(
+            "{program} (pid {}), {}",
+            tool.leader.pid,
+            notice::memory(tool.kib)
+        );
+        self.chronicle.incident(Kind::ToolEnded, &text);
         self.notifier.tell(
             &self.keeper,
             &format!(
@@ -894,6 +930,7 @@ impl Supervisor<'_> {
         notes.reclaim = Some(report.state.text().to_owned());
         notes.given_kib = Some(report.given_kib);
         notes.back_kib = Some(report.back_kib);
+        notes.no_history = self.chronicle.trouble().map(str::to_owned);
         if notes != life.notes {
             life.notes = notes;
             self.register(&life.notes);
@@ -903,6 +940,7 @@ impl Supervisor<'_> {
     /// Asks the client to leave, for a restart.
     fn end_client(&mut self, seen: Seen, life: &mut Life, when: &str) {
         let observed = self.conversation.observe(seen.client.pid);
+        self.chronicle.incident(Kind::Ended, when);
         life.memory = Some(MemoryEnd {
             reason: format!(
                 "memory reached {} (limit {}): ended claude {when}",
@@ -929,6 +967,8 @@ impl Supervisor<'_> {
         } else {
             "somebody"
         };
+        self.chronicle
+            .incident(Kind::Killed, &format!("claude, by {by} with SIGKILL"));
         MemoryEnd {
             reason: format!(
                 "{by} killed claude (SIGKILL); its memory was seen at {}, the limit is {}",
@@ -952,8 +992,10 @@ impl Supervisor<'_> {
     }
 
     /// The last life has ended, not for memory.
-    fn finish(&self, end: &LifeEnd) -> u8 {
+    fn finish(&mut self, end: &LifeEnd) -> u8 {
         if let Change::Signaled(signo) = end.change {
+            let text = format!("claude, by {}, not by claude-safe", signals::name(signo));
+            self.chronicle.incident(Kind::Killed, &text);
             notice::line(&format!(
                 "claude was ended by {}, not by claude-safe (exit status {})",
                 signals::name(signo),

@@ -222,6 +222,21 @@ impl Proc {
         Ok((anon.saturating_add(swap), swap))
     }
 
+    /// Name of the program (`comm`, at most 15 bytes), as far as it is printable ASCII; `?` for the rest.
+    pub fn name(&mut self, pid: i32) -> Result<String, Unreadable> {
+        let file = self.open(pid, "comm")?;
+        self.slurp(&file)?;
+        let printable = |byte: &u8| matches!(byte, b' '..=b'~');
+        let shown = |byte: &u8| {
+            if printable(byte) {
+                char::from(*byte)
+            } else {
+                '?'
+            }
+        };
+        Ok(self.text.trim_ascii_end().iter().map(shown).collect())
+    }
+
     /// Private memory plus this process' share of what it shares: Pss_Anon + SwapPss of
     /// `smaps_rollup`, KiB. Dear: walks the page tables and holds the lock of the address space.
     pub fn share_kib(&mut self, pid: i32) -> Result<u64, Unreadable> {
