@@ -19,6 +19,7 @@
 //! | [`notice`] | what the user is told |
 //! | [`outputs`] | the output files of the session's tools, and the end of who writes too much |
 //! | [`remedy`] | what can be done about a machine that lacks something |
+//! | [`picture`] | memory over time as an SVG |
 //! | [`stats_page`] | the layout of that page (the guard's own file) |
 //!
 //! The rule above all rules: every failure of our own ends in one line on standard error, and
@@ -41,6 +42,7 @@ pub mod notice;
 pub mod orphans;
 pub mod os;
 pub mod outputs;
+pub mod picture;
 pub mod reclaim;
 pub mod remedy;
 pub mod state;

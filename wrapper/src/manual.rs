@@ -158,10 +158,16 @@ fn command_names() -> Vec<&'static str> {
     COMMANDS.iter().map(|command| command.name).collect()
 }
 
-/// Options whose value is a folder.
-fn folder_options() -> Vec<String> {
-    let folders = flags().into_iter().filter(|flag| flag.value == Some("DIR"));
-    folders.map(|flag| format!("--{}", flag.name)).collect()
+/// Options whose value is of this name, whether or not it may be left out.
+fn options_with(value: &str) -> Vec<String> {
+    let all = flags().into_iter();
+    all.filter(|flag| value_name(flag) == Some(value))
+        .map(|flag| format!("--{}", flag.name))
+        .collect()
+}
+
+fn value_name(flag: &Flag) -> Option<&'static str> {
+    flag.value.map(|value| value.trim_matches(['[', ']']))
 }
 
 fn bash() -> String {
@@ -176,15 +182,16 @@ fn bash() -> String {
          \x20   fi\n",
         command_names().join(" ")
     );
-    let folders = folder_options();
-    if !folders.is_empty() {
+    text.push_str("    case ${COMP_WORDS[COMP_CWORD - 1]} in\n");
+    for (value, letter) in [("DIR", 'd'), ("FILE", 'f')] {
         let _ = write!(
             text,
-            "    case ${{COMP_WORDS[COMP_CWORD - 1]}} in\n    {})\n        \
-             mapfile -t COMPREPLY < <(compgen -d -- \"$word\")\n        return\n        ;;\n    esac\n",
-            folders.join(" | ")
+            "    {})\n        \
+             mapfile -t COMPREPLY < <(compgen -{letter} -- \"$word\")\n        return\n        ;;\n",
+            options_with(value).join(" | ")
         );
     }
+    text.push_str("    esac\n");
     text.push_str("    case $command in\n");
     for command in &COMMANDS {
         let _ = writeln!(text, "    {})", command.name);
@@ -247,8 +254,10 @@ fn zsh() -> String {
             specs.push("'1:process:_pids'".to_owned());
         }
         for flag in command.options {
-            let value = match flag.value {
+            let value = match value_name(flag) {
                 Some("DIR") => ":folder:_files -/".to_owned(),
+                Some("FILE") if flag.value == Some("[FILE]") => "::file:_files".to_owned(),
+                Some("FILE") => ":file:_files".to_owned(),
                 Some(value) => format!(":{}:", zsh_text(value)),
                 None => String::new(),
             };
@@ -296,7 +305,8 @@ fn fish() -> String {
             );
         }
         for flag in command.options {
-            let value = match flag.value {
+            let value = match value_name(flag) {
+                Some("FILE") => " -F",
                 Some("DIR") => " -x -a '(__fish_complete_directories)'",
                 Some(_) => " -x",
                 None => "",

@@ -34,7 +34,7 @@ pub fn memory(kib: u64) -> String {
     if kib < 10 * 1024 * 1024 {
         format!("{} MiB", kib / 1024)
     } else {
-        let tenths = kib * 10 / (1024 * 1024);
+        let tenths = kib / 1024 * 10 / 1024;
         format!("{}.{} GiB", tenths / 10, tenths % 10)
     }
 }

@@ -71,6 +71,11 @@ fn meminfo_kib(meminfo: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// What programs could still take without swapping (`MemAvailable`), KiB.
+pub fn free_kib(proc_root: &Path) -> Option<u64> {
+    meminfo_kib(&read_text(&proc_root.join("meminfo"))?, "MemAvailable:")
+}
+
 /// All swap of this machine, in use or not, KiB.
 pub fn swap_total_kib(proc_root: &Path) -> u64 {
     let meminfo = read_text(&proc_root.join("meminfo"));

@@ -12,13 +12,15 @@ use super::kernel_tiers::KernelTiers;
 use super::page::range_of;
 use super::shim::typed_on;
 use super::style::{Style, Tone, columns};
-use super::{Answer, Request, exit};
+use super::{Answer, Request, exit, past};
 use crate::client::capabilities::Capabilities;
 use crate::client::find::{Client, NotFound, Search, find};
 use crate::client::guard_lib::{self, GuardFile};
 use crate::client::kind::{Family, GuardLoad, Program};
 use crate::config::memory::{Memory, unified_cgroup_folder};
-use crate::config::{Config, GuardSizes, Loaded, Sources, load};
+use crate::config::{Config, GuardSizes, Loaded, Setting, Sources, load};
+use crate::contain::State;
+use crate::os::private::check_folder;
 use crate::os::process::{PidFd, own_pid};
 use crate::os::psi::NoTrigger;
 use crate::watch::pressure::memory_trigger;
@@ -30,12 +32,22 @@ pub(super) fn run(request: &Request) -> Answer {
     } else {
         report.in_words(request.style)
     };
-    let code = if report.client.is_ok() {
-        exit::DONE
-    } else {
-        exit::TROUBLE
+    Answer {
+        text,
+        code: report.verdict(),
+    }
+}
+
+/// The tiers as they are here, for a report.
+pub(super) fn tiers() -> (Loaded, Option<Client>, String) {
+    let mut report = Report::of_this_machine();
+    let text = report.tiers_in_words(Style::default());
+    let loaded = Loaded {
+        config: report.config,
+        settings: std::mem::take(&mut report.settings),
+        complaints: report.complaints,
     };
-    Answer { text, code }
+    (loaded, report.client.ok(), text)
 }
 
 /// What this kernel offers.
@@ -138,6 +150,7 @@ fn pool_in_words(threshold_mib: u64, sizes: &GuardSizes) -> String {
 
 struct Report {
     config: Config,
+    settings: Vec<Setting>,
     complaints: Vec<String>,
     memory: Option<Memory>,
     client: Result<Client, NotFound>,
@@ -145,6 +158,8 @@ struct Report {
     guard: GuardFile,
     kernel: Kernel,
     kernel_tiers: KernelTiers,
+    /// The folder of the history.
+    history: Option<PathBuf>,
     /// What typing `claude` starts, and whether that is claude-safe.
     typed: Option<(PathBuf, bool)>,
 }
@@ -153,7 +168,9 @@ impl Report {
     fn of_this_machine() -> Report {
         let sources = Sources::of_this_process();
         let Loaded {
-            config, complaints, ..
+            config,
+            settings,
+            complaints,
         } = load(&sources);
         let client = find(&Search::of_this_process(config.client_bin.clone()));
         let text = client
@@ -172,11 +189,13 @@ impl Report {
             knows: text.map(|text| Capabilities::of(text, None)),
             kernel_tiers: KernelTiers::tried(&config),
             config,
+            settings,
             complaints,
             memory: sources.memory,
             client,
             guard,
             kernel: Kernel::probe(Path::new("/proc")),
+            history: past::folder(),
             typed: typed_on(std::env::var_os("PATH").as_deref()),
         }
     }
@@ -389,6 +408,44 @@ impl Report {
                 ),
             ],
         );
+        section("history", &[row("kept in", self.history_in_words())]);
+        text.push_str(&self.tiers_in_words(style));
+        for line in self.all_complaints() {
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+
+    /// Where samples and incidents are kept; a folder that is refused is named here, and costs the history only.
+    fn history_in_words(&self) -> String {
+        let Some(folder) = &self.history else {
+            return "nowhere: no folder for it (neither XDG_STATE_HOME nor HOME)".to_owned();
+        };
+        match check_folder(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                format!("not kept: {} {error}", folder.display())
+            }
+            _ => folder.display().to_string(),
+        }
+    }
+
+    /// 0: every tier has something in force, the session a cgroup of its own, and no setting is refused. 1: not so; why,
+    /// and what can be done, is in the answer. 2: nothing protects, for there is no client or all is switched off.
+    fn verdict(&self) -> u8 {
+        let tiers = self.tiers();
+        if tiers[2].in_force.is_empty() {
+            return exit::UNPROTECTED;
+        }
+        let is_whole = tiers.iter().all(|tier| !tier.in_force.is_empty());
+        let has_group = matches!(self.kernel_tiers.state, State::InScope | State::InOwnGroup);
+        match is_whole && has_group && self.all_complaints().next().is_none() {
+            true => exit::DONE,
+            false => exit::TROUBLE,
+        }
+    }
+
+    fn tiers_in_words(&self, style: Style) -> String {
+        let mut text = String::new();
         for tier in self.tiers() {
             text.push_str(&style.paint(Tone::Heading, &format!("tier {}", tier.name)));
             text.push('\n');
@@ -404,9 +461,6 @@ impl Report {
                     style.paint(Tone::Bad, "not in force:")
                 ));
             }
-        }
-        for line in self.all_complaints() {
-            text.push_str(&format!("{line}\n"));
         }
         text
     }
@@ -461,6 +515,7 @@ impl Report {
                 "is_claude_safe": self.typed.as_ref().is_some_and(|(_, is_it)| *is_it),
             },
             "guard": { "library": library, "effect": self.guard_effect(), "reach": self.guard_reach() },
+            "history": self.history_in_words(),
             "memory": {
                 "bytes": self.memory.as_ref().map(|memory| memory.bytes),
                 "limited_by": limited_by.map(|file| file.to_string_lossy()),
@@ -488,7 +543,6 @@ mod tests {
     use crate::client::kind::examine;
     use crate::config::GuardSize;
     use crate::config::Reclaim;
-    use crate::contain::State;
     use crate::os::files::Trust;
     use serde_json::json;
     use std::ffi::OsString;
@@ -511,7 +565,9 @@ mod tests {
             trust: Trust::of_this_process(),
         };
         let Loaded {
-            config, complaints, ..
+            config,
+            settings,
+            complaints,
         } = load(&sources);
         let path = std::env::current_exe().unwrap();
         let client = if with_client {
@@ -529,6 +585,8 @@ mod tests {
         };
         Report {
             config,
+            settings,
+            history: None,
             complaints,
             memory: sources.memory,
             client,
@@ -698,7 +756,26 @@ mod tests {
             let [.., tier_2] = report.tiers();
             assert_eq!(tier_2.in_force, Vec::<String>::new());
             assert_eq!(tier_2.not_in_force.len(), 1);
+            assert_eq!(report.verdict(), exit::UNPROTECTED);
         }
+    }
+
+    #[test]
+    fn the_verdict_is_whole_only_with_something_in_force_in_every_tier() {
+        let mut told = report(true, &[], NEW_CLIENT);
+        let tiers = &mut told.kernel_tiers;
+        (tiers.state, tiers.can_reclaim, tiers.swap_kib) = (State::InScope, true, 1 << 20);
+        assert!(
+            told.tiers().iter().all(|tier| !tier.in_force.is_empty()),
+            "the premise"
+        );
+        assert_eq!(told.verdict(), exit::DONE);
+        told.complaints
+            .push("claude-safe: a setting is refused".to_owned());
+        assert_eq!(told.verdict(), exit::TROUBLE);
+        told.complaints.clear();
+        told.kernel_tiers.state = State::Nowhere("no cgroup v2");
+        assert_eq!(told.verdict(), exit::TROUBLE);
     }
 
     #[test]

@@ -1,25 +1,31 @@
 //! `claude-safectl`, the control plane: which commands there are, and what each one answers.
 //!
 //! Only here do `--help` and `--version` mean us; on `claude-safe` they belong to claude. Only `shim` and `clean` change
-//! anything on this machine, when asked to; the hooks write into the folders of our sessions, and sweep.
+//! anything on this machine, when asked to; the hooks write into the folders of our sessions, and sweep; `status --prom`
+//! and `report --svg` write the file that is named to them.
 
 use std::ffi::OsString;
 use std::io::Write;
 
 mod clean;
 mod config;
+mod curve;
 mod doctor;
 mod hook;
 mod kernel_tiers;
 mod orphans;
 mod page;
+mod past;
+mod prom;
 pub(crate) mod pty;
+mod report;
 mod resident;
 mod sessions;
 mod shim;
 mod stats;
 mod status;
 mod style;
+mod top;
 
 use style::Style;
 
@@ -27,11 +33,13 @@ use style::Style;
 pub mod exit {
     /// It is done, and nothing is wrong.
     pub const DONE: u8 = 0;
-    /// It is done, and something is wrong: no client was found, no such session, a page or folder that is
-    /// not trusted or damaged.
+    /// It is done, and something is wrong: no such session, a page or folder that is not trusted or damaged;
+    /// `doctor`: not all is in force that could be, or a setting is refused.
     pub const TROUBLE: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
+    /// `doctor`: nothing protects here. As with diff(1), 1 is a finding and 2 the worse.
+    pub const UNPROTECTED: u8 = 2;
     /// The answer could not be written.
     pub const NO_OUTPUT: u8 = 3;
 }
@@ -61,7 +69,7 @@ pub(crate) struct Verb {
 pub(crate) struct Flag {
     /// Without the dashes.
     pub(crate) name: &'static str,
-    /// What the value is called, if it takes one.
+    /// What the value is called, if it takes one; in brackets: it may be left out.
     pub(crate) value: Option<&'static str>,
     pub(crate) help: &'static str,
 }
@@ -92,7 +100,7 @@ struct Answer {
 }
 
 /// Every command.
-pub(crate) static COMMANDS: [Command; 7] = [
+pub(crate) static COMMANDS: [Command; 9] = [
     Command {
         name: "clean",
         verbs: &[],
@@ -126,6 +134,15 @@ pub(crate) static COMMANDS: [Command; 7] = [
         run: pty::run,
     },
     Command {
+        name: "report",
+        verbs: &[],
+        takes_pid: true,
+        options: &[&report::SVG],
+        help: "an incident report to paste, of the running sessions, of the one of process PID, or of the last one: \
+               who grew and how fast, what is in force, what happened; no arguments, no contents",
+        run: report::run,
+    },
+    Command {
         name: "shim",
         verbs: &shim::VERBS,
         takes_pid: false,
@@ -145,9 +162,17 @@ pub(crate) static COMMANDS: [Command; 7] = [
         name: "status",
         verbs: &[],
         takes_pid: false,
-        options: &[&JSON],
-        help: "the running sessions: memory, limits, guard, restarts, conversation",
+        options: &[&JSON, &prom::PROM],
+        help: "the running sessions: memory and its last hour, growth, limits, tiers, restarts, conversation",
         run: status::run,
+    },
+    Command {
+        name: "top",
+        verbs: &[],
+        takes_pid: false,
+        options: &[],
+        help: "the same live on one screen, with the biggest processes; q, Esc or Ctrl-C ends it",
+        run: top::run,
     },
 ];
 
@@ -156,9 +181,12 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (exit::DONE, "done"),
     (
         exit::TROUBLE,
-        "something is wrong (no client, no such session)",
+        "something is wrong (no such session; doctor: not all is in force that could be)",
     ),
-    (exit::USAGE, "wrong usage"),
+    (
+        exit::USAGE,
+        "wrong usage (doctor: nothing protects here, for there is no client or all is switched off)",
+    ),
     (exit::NO_OUTPUT, "the answer can't be written"),
 ];
 
@@ -247,7 +275,11 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, Str
                 if **flag == JSON {
                     request.json = true;
                 } else {
-                    let value = flag.value.map_or(Ok(OsString::new()), |_| parser.value());
+                    let value = match flag.value {
+                        None => Ok(OsString::new()),
+                        Some(name) if name.starts_with('[') => Ok(optional_value(&mut parser)),
+                        Some(_) => parser.value(),
+                    };
                     request
                         .given
                         .push((flag, value.map_err(|error| error.to_string())?));
@@ -271,6 +303,18 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, Str
         },
         None => Err("which command?".to_owned()),
     }
+}
+
+/// The value behind an option that may stand alone: after `=`, or the next word if that is no option. Empty: none.
+fn optional_value(parser: &mut lexopt::Parser) -> OsString {
+    if let Some(value) = parser.optional_value() {
+        return value;
+    }
+    let is_value =
+        |word: &std::ffi::OsStr| word == "-" || !word.as_encoded_bytes().starts_with(b"-");
+    let words = parser.try_raw_args();
+    let word = words.and_then(|mut words| words.next_if(is_value));
+    word.unwrap_or_default()
 }
 
 /// An option that was given and has no meaning with the second word.
@@ -359,6 +403,9 @@ mod tests {
             let takes_json = |verb: &&Verb| verb.options.contains(&&JSON);
             let verb = command.verbs.iter().find(takes_json).map(|verb| verb.name);
             for json in [false, true] {
+                if json && verb.is_none() && !command.options.contains(&&JSON) {
+                    continue;
+                }
                 let words: Vec<&str> = [command.name]
                     .into_iter()
                     .chain(verb)
@@ -377,6 +424,21 @@ mod tests {
             let understood = wish(words);
             assert!(matches!(&understood, Ok(Wish::Run(_, r)) if r.json && r.pid == Some(42)));
         }
+        for (words, value) in [
+            (&["status", "--prom"][..], ""),
+            (&["status", "--prom", "--json"], ""),
+            (&["status", "--prom", "-"], "-"),
+            (&["status", "--prom", "x.prom"], "x.prom"),
+            (&["status", "--prom=x.prom", "--json"], "x.prom"),
+            (&["report", "--svg", "x.svg", "42"], "x.svg"),
+        ] {
+            let understood = wish(words);
+            let given = |request: &Request| request.given[0].1 == value;
+            assert!(
+                matches!(&understood, Ok(Wish::Run(_, r)) if given(r)),
+                "{words:?}"
+            );
+        }
         assert!(matches!(wish(&["--help"]), Ok(Wish::Help)));
         assert!(matches!(wish(&["doctor", "-h"]), Ok(Wish::Help)));
         assert!(matches!(wish(&["--version"]), Ok(Wish::Version)));
@@ -392,6 +454,9 @@ mod tests {
             (&["config", "--yaml"], "--yaml"),
             (&["config", "--json=1"], "--json"),
             (&["status", "42"], "42"),
+            (&["status", "--prom", "x", "y"], "y"),
+            (&["report", "--svg"], "--svg"),
+            (&["top", "--json"], "--json"),
             (&["stats", "claude"], "\"claude\" is no process number"),
             (&["stats", "0"], "\"0\""),
             (&["stats", "-1"], "-1"),

@@ -176,6 +176,21 @@ fn outside(now: &Resident) -> [(&'static str, &'static str, u64); 5] {
     ]
 }
 
+/// Where the memory of a process is, for people: each place with what it takes, the biggest first.
+pub(super) fn places(now: &Resident) -> Vec<(&'static str, u64)> {
+    let kinds = KIND_NAMES.iter().zip(now.kinds);
+    let kinds = kinds.map(|((name, _), bytes)| (*name, bytes));
+    let others = outside(now)
+        .into_iter()
+        .map(|(name, _, bytes)| (name, bytes));
+    let mut all: Vec<_> = kinds
+        .chain(others)
+        .filter(|(_, bytes)| *bytes > 0)
+        .collect();
+    all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    all
+}
+
 /// For people: lines that are indented below a heading of the caller's.
 pub(super) fn in_words(view: &View<'_>, style: Style) -> String {
     let reading = view.reading;

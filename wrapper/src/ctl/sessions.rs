@@ -15,6 +15,8 @@ pub(super) struct Session {
     pub(super) folder: PathBuf,
     /// The process of claude-safe.
     pub(super) wrapper_pid: i32,
+    /// Its start, clock ticks since boot.
+    pub(super) wrapper_start_ticks: u64,
     /// Does it run? Without it nobody watches the client.
     pub(super) is_watched: bool,
     /// Its client, while it has one: between two lives there is none.
@@ -27,6 +29,14 @@ impl Session {
     /// Where its guard counts.
     pub(super) fn page(&self) -> PathBuf {
         self.folder.join(PAGE)
+    }
+
+    /// Its claude-safe, running or not.
+    pub(super) fn wrapper(&self) -> ProcessId {
+        ProcessId {
+            pid: self.wrapper_pid,
+            start_ticks: self.wrapper_start_ticks,
+        }
     }
 
     /// Its client's process number.
@@ -96,6 +106,7 @@ impl Sessions {
                     sessions.running.push(Session {
                         folder: found.path,
                         wrapper_pid: found.pid,
+                        wrapper_start_ticks: found.start_ticks,
                         is_watched,
                         client: client.map(|stat| stat.id),
                         notes,

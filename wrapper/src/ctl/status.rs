@@ -1,67 +1,179 @@
-//! `claude-safectl status`: the running sessions, a line each. Memory is counted as the watcher counts it, but
+//! `claude-safectl status`: the running sessions, with their last hour. Memory is counted as the watcher counts it, but
 //! in a single look: what an ended parent has left behind is not seen.
 
+use super::curve::{self, Frame};
 use super::sessions::{Session, Sessions, UNWATCHED};
-use super::style::{age, columns, size};
-use super::{Answer, Request, exit};
+use super::style::{Style, Tone, age, columns, growth, size};
+use super::{Answer, Request, exit, past, prom};
 use crate::client::args::is_uuid;
 use crate::guard_page::{self, state_in_words};
+use crate::history::{Past, Point, analysis, unix_ms};
 use crate::json::{self, json};
 use crate::os::process::now_ms;
 use crate::state;
 use crate::supervise::conversation::own_words;
 use crate::supervise::transcript::Turn;
 use crate::watch::proc_fs::Proc;
-use crate::watch::{Look, ProcessId, Watcher};
+use crate::watch::{Look, ProcessId, Sample, Watcher};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+/// What the curve shows, milliseconds.
+pub(super) const HOUR_MS: u64 = 3_600_000;
+/// Growth is told over this too.
+const TEN_MINUTES_MS: u64 = 600_000;
+/// Lines of the curve.
+const ROWS: usize = 4;
+/// Values of the last hour for programs: one a minute.
+const MINUTES: usize = 60;
+
 pub(super) fn run(request: &Request) -> Answer {
     let proc_root = Path::new("/proc");
     let sessions = Sessions::of_this_user(&mut Proc::new(proc_root));
-    answer(sessions, request)
+    answer(sessions, past::folder().as_deref(), request)
 }
 
 /// One session, as it is now.
-struct Status {
-    session: Session,
+pub(super) struct Status {
+    pub(super) session: Session,
     /// Of the whole tree.
-    memory_kib: Option<u64>,
+    pub(super) memory_kib: Option<u64>,
+    /// What was seen of it.
+    pub(super) sample: Option<Sample>,
     /// The guard's state, where it has a page.
-    guard: Option<&'static str>,
-    conversation: Option<String>,
+    pub(super) guard: Option<&'static str>,
+    pub(super) conversation: Option<String>,
+    /// What was kept of it.
+    pub(super) past: Option<Past>,
+    /// Or why that is not told.
+    pub(super) complaint: Option<String>,
+    pub(super) now_unix_ms: u64,
 }
 
 impl Status {
-    fn of(session: Session) -> Status {
+    pub(super) fn of(session: Session, history: Option<&Path>) -> Status {
         let limit_kib = session.notes.tier_2_kib.unwrap_or(0);
-        let memory_kib = session.client_pid().and_then(|pid| {
-            let (_, kib) = memory_of(pid, session.notes.daemon(), limit_kib)?;
-            Some(kib)
-        });
+        let client = session.client_pid();
+        let sample = client.and_then(|pid| look_at(pid, session.notes.daemon(), limit_kib));
         let page = guard_page::read(&session.page()).ok();
+        let past = history.map_or(Ok(None), |folder| past::of(folder, &session));
         Status {
-            memory_kib,
+            memory_kib: sample.as_ref().map(|sample| sample.total_kib),
+            sample,
             guard: page.map(|reading| state_in_words(reading.snapshot.state)),
             conversation: conversation(&session),
+            complaint: past.as_ref().err().cloned(),
+            past: past.ok().flatten(),
+            now_unix_ms: unix_ms(),
             session,
         }
     }
+
+    /// The samples of the last so many milliseconds, and what is seen now as the last one.
+    pub(super) fn recent(&self, span_ms: u64) -> Vec<Point> {
+        let Some(past) = &self.past else {
+            return Vec::new();
+        };
+        let mut recent = analysis::recent(&past.points, self.now_unix_ms, span_ms);
+        if let (Some(kib), Some(last)) = (self.memory_kib, past.points.last()) {
+            recent.push(Point {
+                at_unix_ms: self.now_unix_ms,
+                total_kib: kib,
+                ..*last
+            });
+        }
+        recent
+    }
+
+    /// KiB an hour, over the last ten minutes and over the last hour.
+    pub(super) fn growth_kib_h(&self) -> [Option<i64>; 2] {
+        [TEN_MINUTES_MS, HOUR_MS].map(|span_ms| analysis::growth_kib_h(&self.recent(span_ms)))
+    }
+
+    /// Its last hour, if there is a history, without the names of the session.
+    pub(super) fn curve(&self, width: usize, rows: usize, unicode: bool) -> Vec<String> {
+        let Some(past) = &self.past else {
+            return Vec::new();
+        };
+        let frame = Frame {
+            width,
+            rows,
+            unicode,
+            now_unix_ms: self.now_unix_ms,
+            span_ms: HOUR_MS,
+        };
+        // One that is older than the hour tells where the curve begins.
+        let mut points = past.points.clone();
+        points.extend(self.recent(0).last());
+        points.sort_by_key(|point| point.at_unix_ms);
+        curve::draw(&points, &curve::limits(&past.header), frame)
+    }
+
+    /// Who it is and for how long, on one line.
+    pub(super) fn title(&self) -> String {
+        let notes = &self.session.notes;
+        let mut title = match self.session.client_pid() {
+            Some(pid) => format!("claude {pid}"),
+            None => "no claude at this moment".to_owned(),
+        };
+        title.push_str(&match self.session.is_watched {
+            true => format!(" (claude-safe {})", self.session.wrapper_pid),
+            false => format!(", {UNWATCHED}"),
+        });
+        if let Some(since) = notes.since_unix_s {
+            let seconds = (self.now_unix_ms / 1000).saturating_sub(since);
+            title.push_str(&format!(", for {}", age(seconds)));
+        }
+        match notes.restarts {
+            None | Some(0) => {}
+            Some(1) => title.push_str(", restarted once"),
+            Some(times) => title.push_str(&format!(", restarted {times} times")),
+        }
+        title
+    }
+
+    /// Memory and its growth.
+    pub(super) fn memory_in_words(&self) -> String {
+        let mut text = in_bytes(self.memory_kib).map_or("?".to_owned(), size);
+        let [ten_minutes, hour] = self.growth_kib_h().map(growth);
+        for (growth, of) in [(ten_minutes, "the last 10 min"), (hour, "the last hour")] {
+            if let Some(growth) = growth {
+                text.push_str(&format!(", {growth} in {of}"));
+            }
+        }
+        text
+    }
+
+    /// What tier 1 by the kernel does.
+    pub(super) fn reclaim_in_words(&self) -> Option<String> {
+        let notes = &self.session.notes;
+        let mut text = notes.reclaim.clone()?;
+        if notes.given_kib.is_some_and(|kib| kib > 0) {
+            let of = |kib| size(in_bytes(kib).unwrap_or(0));
+            let (given, back) = (of(notes.given_kib), of(notes.back_kib));
+            text.push_str(&format!(" ({given} given back, {back} came back)"));
+        }
+        Some(text)
+    }
 }
 
-/// Who has this pid now, and the memory of its tree, KiB, without that of the daemon.
-fn memory_of(pid: i32, daemon: Option<ProcessId>, limit_kib: u64) -> Option<(ProcessId, u64)> {
+fn in_bytes(kib: Option<u64>) -> Option<u64> {
+    kib.map(|kib| kib.saturating_mul(1024))
+}
+
+/// Who has this pid now, and its tree without the daemon.
+fn look_at(pid: i32, daemon: Option<ProcessId>, limit_kib: u64) -> Option<Sample> {
     let mut watcher = Watcher::new(Path::new("/proc"), pid, Vec::new());
     watcher.set_apart(daemon.as_slice());
     match watcher.look(now_ms(), limit_kib) {
-        Look::Running(sample) => Some((sample.client, sample.total_kib)),
+        Look::Running(sample) => Some(sample.clone()),
         Look::ClientGone(_) => None,
     }
 }
 
 /// The daemons that these sessions started and that run, each once, with their memory in KiB.
-fn daemons(all: &[Status]) -> Vec<(i32, u64)> {
+pub(super) fn daemons(all: &[Status]) -> Vec<(i32, u64)> {
     let mut ids: Vec<_> = all
         .iter()
         .filter_map(|status| status.session.notes.daemon())
@@ -70,8 +182,8 @@ fn daemons(all: &[Status]) -> Vec<(i32, u64)> {
     ids.dedup();
     ids.into_iter()
         .filter_map(|id| {
-            let (found, kib) = memory_of(id.pid, None, 0)?;
-            (found == id).then_some((id.pid, kib))
+            let found = look_at(id.pid, None, 0)?;
+            (found.client == id).then_some((id.pid, found.total_kib))
         })
         .collect()
 }
@@ -104,71 +216,45 @@ fn conversation(session: &Session) -> Option<String> {
         .or(told)
 }
 
-fn answer(sessions: Sessions, request: &Request) -> Answer {
-    let complaints = sessions.complaints;
-    let all: Vec<Status> = sessions.running.into_iter().map(Status::of).collect();
-    let text = if request.json {
-        in_json(&all, &complaints)
-    } else {
-        let now = SystemTime::UNIX_EPOCH.elapsed();
-        in_words(&all, &complaints, now.map_or(0, |now| now.as_secs()))
-    };
+fn answer(sessions: Sessions, history: Option<&Path>, request: &Request) -> Answer {
+    let mut complaints = sessions.complaints;
+    let running = sessions.running.into_iter();
+    let all: Vec<Status> = running
+        .map(|session| Status::of(session, history))
+        .collect();
+    complaints.extend(all.iter().filter_map(|status| status.complaint.clone()));
     let code = if complaints.is_empty() {
         exit::DONE
     } else {
         exit::TROUBLE
     };
+    let file = request.given.iter().find(|(flag, _)| **flag == prom::PROM);
+    if let Some((_, file)) = file {
+        return prom::answer(&all, Path::new(file), code);
+    }
+    let text = if request.json {
+        in_json(&all, &complaints)
+    } else {
+        in_words(&all, &complaints, request.style)
+    };
     Answer { text, code }
 }
 
-fn in_words(all: &[Status], complaints: &[String], now_unix_s: u64) -> String {
-    let kib = |kib: Option<u64>| kib.map_or("?".to_owned(), |kib| size(kib.saturating_mul(1024)));
-    let head = [
-        "claude-safe",
-        "claude",
-        "for",
-        "memory",
-        "tier 1",
-        "warn",
-        "tier 2",
-        "restarts",
-        "guard",
-        "conversation",
-    ];
-    let mut rows = vec![head.map(str::to_owned)];
+fn in_words(all: &[Status], complaints: &[String], style: Style) -> String {
+    let mut text = String::new();
     for status in all {
-        let notes = &status.session.notes;
-        let pid = status.session.client_pid();
-        let since = notes.since_unix_s;
-        let restarts = notes.restarts;
-        let wrapper = if status.session.is_watched {
-            status.session.wrapper_pid.to_string()
-        } else {
-            UNWATCHED.to_owned()
-        };
-        rows.push([
-            wrapper,
-            pid.map_or("-".to_owned(), |pid| pid.to_string()),
-            since.map_or(
-                "?".to_owned(),
-                |since| age(now_unix_s.saturating_sub(since)),
-            ),
-            kib(status.memory_kib),
-            kib(notes.tier_1_kib),
-            kib(notes.warn_kib),
-            kib(notes.tier_2_kib),
-            restarts.map_or("?".to_owned(), |restarts| restarts.to_string()),
-            status.guard.unwrap_or("none").to_owned(),
-            status.conversation.clone().unwrap_or("?".to_owned()),
-        ]);
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&style.paint(Tone::Heading, &status.title()));
+        text.push('\n');
+        text.push_str(&columns(&rows(status, true), 2));
+        for line in status.curve(style.width.min(MOST_WIDE), ROWS, style.unicode) {
+            text.push_str(&format!("{line}\n"));
+        }
     }
-    let mut text = if all.is_empty() {
-        "no session is running\n".to_owned()
-    } else {
-        columns(&rows, 0)
-    };
-    for status in all {
-        text.push_str(&tiers_in_words(status));
+    if all.is_empty() {
+        text.push_str("no session is running\n");
     }
     for (pid, kib) in daemons(all) {
         let memory = size(kib.saturating_mul(1024));
@@ -182,32 +268,60 @@ fn in_words(all: &[Status], complaints: &[String], now_unix_s: u64) -> String {
     text
 }
 
-/// What tier 0 and tier 1 do for a session, on a line that fits 80 columns.
-fn tiers_in_words(status: &Status) -> String {
+/// A curve gets no wider: an hour in more columns shows nothing more.
+const MOST_WIDE: usize = 100;
+
+/// What is told of a session, line by line; its conversation, if that is wanted.
+pub(super) fn rows(status: &Status, with_conversation: bool) -> Vec<[String; 2]> {
     let notes = &status.session.notes;
-    let Some(contained) = &notes.contained else {
-        return String::new();
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: Option<String>| {
+        rows.extend(value.map(|value| [name.to_owned(), value]));
     };
-    let wrapper = status.session.wrapper_pid;
-    let mut text = format!("{wrapper}: {contained}\n");
-    if let Some(reclaim) = &notes.reclaim {
-        text.push_str(&format!("{wrapper}: tier 1: {reclaim}"));
-        let of = |kib: Option<u64>| size(kib.unwrap_or(0).saturating_mul(1024));
-        if notes.given_kib.is_some_and(|kib| kib > 0) {
-            let (given, back) = (of(notes.given_kib), of(notes.back_kib));
-            text.push_str(&format!(" ({given} given back, {back} came back)"));
-        }
-        text.push('\n');
+    row("memory", Some(status.memory_in_words()));
+    let marks = [
+        ("tier 1", notes.tier_1_kib),
+        ("warning", notes.warn_kib),
+        ("tier 2", notes.tier_2_kib),
+    ];
+    let marks: Vec<String> = marks
+        .into_iter()
+        .filter_map(|(name, kib)| Some(format!("{name} {}", size(in_bytes(kib)?))))
+        .collect();
+    row("limits", (!marks.is_empty()).then(|| marks.join(", ")));
+    row("tier 0", notes.contained.clone());
+    row("tier 1", status.reclaim_in_words());
+    row("guard", Some(status.guard.unwrap_or("none").to_owned()));
+    if with_conversation {
+        row(
+            "conversation",
+            Some(status.conversation.clone().unwrap_or("?".to_owned())),
+        );
     }
-    text
+    row("no history", notes.no_history.clone());
+    if let Some(past) = status.past.as_ref().filter(|past| past.damaged > 0) {
+        row(
+            "history",
+            Some(format!("{} damaged samples are left out", past.damaged)),
+        );
+    }
+    rows
 }
 
 fn in_json(all: &[Status], complaints: &[String]) -> String {
-    let bytes = |kib: Option<u64>| kib.map(|kib| kib.saturating_mul(1024));
+    let bytes = in_bytes;
     let sessions: Vec<Value> = all
         .iter()
         .map(|status| {
             let notes = &status.session.notes;
+            let [ten_minutes, hour] = status.growth_kib_h();
+            let of_hour = |kib: Option<i64>| kib.map(|kib| kib.saturating_mul(1024));
+            let minutes = analysis::columns(
+                status.past.as_ref().map_or(&[], |past| &past.points),
+                status.now_unix_ms,
+                HOUR_MS,
+                MINUTES,
+            );
             json!({
                 "wrapper_pid": status.session.wrapper_pid,
                 "client_pid": status.session.client_pid(),
@@ -216,6 +330,9 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "client_since_unix_s": notes.client_since_unix_s,
                 "restarts": notes.restarts,
                 "memory_bytes": bytes(status.memory_kib),
+                "growth_10_min_bytes_per_h": of_hour(ten_minutes),
+                "growth_1_h_bytes_per_h": of_hour(hour),
+                "last_hour_bytes": minutes.into_iter().map(bytes).collect::<Vec<_>>(),
                 "tier_1_bytes": bytes(notes.tier_1_kib),
                 "warn_bytes": bytes(notes.warn_kib),
                 "tier_2_bytes": bytes(notes.tier_2_kib),
@@ -224,6 +341,7 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "reclaim": notes.reclaim.as_ref(),
                 "given_back_bytes": bytes(notes.given_kib),
                 "came_back_bytes": bytes(notes.back_kib),
+                "no_history": notes.no_history.as_ref(),
                 "guard": status.guard,
                 "conversation": status.conversation.as_ref(),
             })
@@ -241,6 +359,8 @@ mod tests {
     use super::super::page::fixture::full;
     use super::super::sessions::fixture::Running;
     use super::*;
+    use crate::history::Header;
+    use crate::history::ring::Writer;
     use crate::os::files::scratch::Scratch;
     use crate::os::page_bytes;
     use crate::state::{Notes, PAGE};
@@ -255,7 +375,7 @@ mod tests {
             json: true,
             ..Request::default()
         };
-        let answer = answer(running.find(), &request);
+        let answer = answer(running.find(), None, &request);
         assert_eq!(answer.code, exit::DONE, "{}", answer.text);
         let value: Value = serde_json::from_str(&answer.text).unwrap();
         value["sessions"][0].clone()
@@ -303,26 +423,93 @@ mod tests {
         ] {
             assert_eq!(told[key], value, "{key}");
         }
-        let all: Vec<Status> = running.find().running.into_iter().map(Status::of).collect();
-        let text = in_words(&all, &[], 1_000 + 3 * 3600 + 12 * 60);
-        assert!(text.contains(": own cgroup\n"), "{text}");
-        assert!(
-            text.contains(": tier 1: idle: watching (2048 MiB given back, 1024 MiB came back)\n"),
-            "{text}"
-        );
+        let mut all = statuses(&running, None);
+        all[0].now_unix_ms = 1_000 * (1_000 + 3 * 3600 + 12 * 60);
+        let text = in_words(&all, &[], Style::default());
         for said in [
-            "3 h 12 min",
-            "30.0 GiB",
-            "45.0 GiB",
-            "60.0 GiB",
-            "ACTIVE",
+            "), for 3 h 12 min, restarted 3 times\n",
+            "  limits        tier 1 30.0 GiB, warning 45.0 GiB, tier 2 60.0 GiB\n",
+            "  tier 0        own cgroup\n",
+            "  tier 1        idle: watching (2048 MiB given back, 1024 MiB came back)\n",
+            "  guard         ACTIVE\n",
             START,
         ] {
-            assert!(
-                text.lines().nth(1).unwrap().contains(said),
-                "{said} in {text}"
-            );
+            assert!(text.contains(said), "{said} in {text}");
         }
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+    }
+
+    fn statuses(running: &Running, history: Option<&Path>) -> Vec<Status> {
+        let all = running.find().running.into_iter();
+        all.map(|session| Status::of(session, history)).collect()
+    }
+
+    #[test]
+    fn the_last_hour_is_told_with_its_growth_in_words_and_numbers() {
+        let scratch = Scratch::new();
+        let running = Running::new(&scratch);
+        let history = scratch.path().join("history");
+        running.tell(Notes {
+            since_unix_s: Some(7),
+            ..Notes::default()
+        });
+        let id = running.find().running[0].wrapper();
+        crate::os::private::folder(&history).unwrap();
+        let header = Header {
+            wrapper: id,
+            since_unix_s: 7,
+            tier_2_kib: 1 << 20,
+            ..Header::default()
+        };
+        let file = history.join(format!("{}.{}", id.pid, id.start_ticks));
+        let mut writer = Writer::create(&file, &header).unwrap();
+        let now = unix_ms();
+        for minute in 0..60 {
+            let point = Point {
+                at_unix_ms: now - (60 - minute) * 60_000,
+                total_kib: (300 + 5 * minute) << 10,
+                ..Point::default()
+            };
+            writer.append(&point).unwrap();
+        }
+        let mut all = statuses(&running, Some(&history));
+        all[0].memory_kib = Some(600 << 10);
+        let text = in_words(&all, &[], Style::default());
+        assert!(
+            text.contains(
+                "  memory        600 MiB, +300 MiB/h in the last 10 min, +300 MiB/h in the last hour\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("  1024 MiB |----") && text.contains(" tier 2\n"),
+            "{text}"
+        );
+        assert!(text.contains("-60 min"), "{text}");
+        let told: Value = serde_json::from_str(&in_json(&all, &[])).unwrap();
+        let told = &told["sessions"][0];
+        let growth = told["growth_1_h_bytes_per_h"].as_u64().unwrap();
+        assert!(growth.abs_diff(300 << 20) < 1 << 20, "{growth}");
+        assert_eq!(told["last_hour_bytes"].as_array().unwrap().len(), 60);
+        assert_eq!(told["last_hour_bytes"][59], json!(595_u64 << 20));
+        // Of another session with this number: nobody's.
+        running.tell(Notes {
+            since_unix_s: Some(8),
+            ..Notes::default()
+        });
+        assert!(statuses(&running, Some(&history))[0].past.is_none());
+        std::fs::write(&file, "junk").unwrap();
+        let request = Request::default();
+        let refused = answer(running.find(), Some(&history), &request);
+        assert_eq!(refused.code, exit::TROUBLE);
+        assert!(
+            refused
+                .text
+                .contains("is not used: is no history of a session")
+        );
     }
 
     #[test]
@@ -339,16 +526,11 @@ mod tests {
                 daemon_start_ticks: Some(ticks),
                 ..Notes::default()
             });
-            running
-                .find()
-                .running
-                .into_iter()
-                .map(Status::of)
-                .collect::<Vec<_>>()
+            statuses(&running, None)
         };
         let mut all = with_start(stat.id.start_ticks);
         all.extend(with_start(stat.id.start_ticks));
-        let text = in_words(&all, &[], 0);
+        let text = in_words(&all, &[], Style::default());
         assert_eq!(
             text.matches("claude's daemon, for all sessions: ").count(),
             1,
@@ -357,7 +539,7 @@ mod tests {
         let told: Value = serde_json::from_str(&in_json(&all, &[])).unwrap();
         assert_eq!(told["daemons"][0]["pid"], json!(stat.id.pid));
         let other = with_start(stat.id.start_ticks + 1);
-        assert!(!in_words(&other, &[], 0).contains("daemon"));
+        assert!(!in_words(&other, &[], Style::default()).contains("daemon"));
     }
 
     #[test]
@@ -380,7 +562,7 @@ mod tests {
             assert_eq!(told[key], Value::Null, "{key}");
         }
         let request = Request::default();
-        let answer = answer(Sessions::default(), &request);
+        let answer = answer(Sessions::default(), None, &request);
         assert_eq!(
             (answer.text.as_str(), answer.code),
             ("no session is running\n", exit::DONE)

@@ -1,9 +1,37 @@
-//! How an answer looks: columns, and colour where somebody sees it.
+//! How an answer looks: columns, and colour and blocks where somebody sees them.
 
-/// Whether colour is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use crate::os::terminal;
+
+/// What the place that an answer goes to can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Style {
+    /// Colour is used.
     colour: bool,
+    /// It is a terminal that shows more than ASCII.
+    pub(super) unicode: bool,
+    /// Columns.
+    pub(super) width: usize,
+}
+
+impl Default for Style {
+    fn default() -> Style {
+        Style {
+            colour: false,
+            unicode: false,
+            width: WIDTH,
+        }
+    }
+}
+
+/// Of what is no terminal.
+pub(super) const WIDTH: usize = 80;
+
+/// Does this locale have UTF-8? The first of the three that is set decides (locale(7)).
+fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
+    let name = locale.unwrap_or_default().to_ascii_lowercase();
+    name.ends_with("utf-8") || name.ends_with("utf8")
 }
 
 /// What a word says about the state of a thing.
@@ -19,8 +47,13 @@ impl Style {
     pub(super) fn of_stdout() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let seen = terminal::is_terminal(1);
+        let locale = |name: &str| std::env::var(name).ok();
+        let size = terminal::size_of_stdout().filter(|(columns, _)| *columns > 0);
         Style {
-            colour: crate::os::terminal::is_terminal(1) && !refused && !dumb,
+            colour: seen && !refused && !dumb,
+            unicode: seen && !dumb && is_utf8(locale),
+            width: size.map_or(WIDTH, |(columns, _)| columns.into()),
         }
     }
 
@@ -80,6 +113,36 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// A moment, `2026-11-21 20:15:07 UTC`.
+pub(super) fn moment(unix_s: u64) -> String {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    // The calendar repeats every 400 years of 146097 days. Counted from 1 March of the year 0, the leap day is the last
+    // day of its year.
+    let days = days.min(1 << 40) + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let is_next_year = month >= 10;
+    let month = if is_next_year { month - 9 } else { month + 3 };
+    let year = era * 400 + year + u64::from(is_next_year);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// Without what would draw on a terminal: each control character as `?`.
+pub(super) fn plain(text: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { '?' } else { letter };
+    text.chars().map(shown).collect()
+}
+
+/// How fast memory grows, MiB an hour.
+pub(super) fn growth(kib_h: Option<i64>) -> Option<String> {
+    let mib = kib_h?.saturating_add(512).div_euclid(1024);
+    Some(format!("{mib:+} MiB/h"))
+}
+
 /// How long something has lasted, in its two largest units.
 pub(super) fn age(seconds: u64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -124,6 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_is_a_day_of_the_calendar() {
+        for (unix_s, says) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (1_795_292_107, "2026-11-21 20:15:07 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(moment(unix_s), says);
+        }
+        moment(u64::MAX);
+    }
+
+    #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["a", "bä", "c"], ["long", "", ""], ["x", "yyy", "z"]];
         let rows = rows.map(|row| row.map(str::to_owned));
@@ -132,10 +211,25 @@ mod tests {
 
     #[test]
     fn without_colour_text_stays_as_it_is() {
-        assert_eq!(Style { colour: false }.paint(Tone::Bad, "x"), "x");
-        assert_eq!(
-            Style { colour: true }.paint(Tone::Bad, "x"),
-            "\u{1b}[33mx\u{1b}[0m"
+        let style = Style::default();
+        assert_eq!(style.paint(Tone::Bad, "x"), "x");
+        let colour = true;
+        let style = Style { colour, ..style };
+        assert_eq!(style.paint(Tone::Bad, "x"), "\u{1b}[33mx\u{1b}[0m");
+    }
+
+    #[test]
+    fn the_first_locale_that_is_set_decides() {
+        let with = |all: [&'static str; 3]| {
+            is_utf8(|name| {
+                let names = ["LC_ALL", "LC_CTYPE", "LANG"];
+                let at = names.iter().position(|known| *known == name)?;
+                Some(all[at].to_owned())
+            })
+        };
+        assert!(with(["", "", "C.UTF-8"]) && with(["de_DE.utf8", "C", "C"]));
+        assert!(
+            !with(["C", "", "C.UTF-8"]) && !with(["", "", ""]) && !with(["", "POSIX", "x.UTF-8"])
         );
     }
 }

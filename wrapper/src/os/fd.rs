@@ -23,3 +23,9 @@ pub fn lend(fd: BorrowedFd<'_>) -> rustix::fd::BorrowedFd<'_> {
     // SAFETY: open for as long as the lifetime says, which is kept.
     unsafe { rustix::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) }
 }
+
+/// A descriptor of `rustix`, lent to a call that takes one of `std`.
+pub fn lend_back(fd: rustix::fd::BorrowedFd<'_>) -> BorrowedFd<'_> {
+    // SAFETY: open for as long as the lifetime says, which is kept.
+    unsafe { BorrowedFd::borrow_raw(rustix::fd::AsRawFd::as_raw_fd(&fd)) }
+}

@@ -2,7 +2,7 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// The controlling terminal of this process, and the settings in which we found it.
 pub struct ControllingTerminal {
@@ -31,17 +31,56 @@ impl ControllingTerminal {
         let _ = termios::tcsetattr(&self.fd, OptionalActions::Drain, &self.settings);
     }
 
-    /// Writes what fits; a terminal that takes nothing is left alone.
-    pub fn write(&self, bytes: &[u8]) {
+    /// From now on keys arrive at once, and are not shown; Ctrl-C and Ctrl-Z stay signals. False: it can't be.
+    /// [`ControllingTerminal::restore_settings`] is the way back.
+    pub fn take_keys(&self) -> bool {
+        let mut settings = self.settings.clone();
+        settings.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO);
+        settings.special_codes[SpecialCodeIndex::VMIN] = 1;
+        settings.special_codes[SpecialCodeIndex::VTIME] = 0;
+        termios::tcsetattr(&self.fd, OptionalActions::Drain, &settings).is_ok()
+    }
+
+    /// What was typed, as far as it is there: `None` when the terminal is gone.
+    pub fn typed(&self, keys: &mut [u8]) -> Option<usize> {
+        match rustix::io::read(&self.fd, keys) {
+            Ok(0) => None,
+            Ok(count) => Some(count),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Some(0),
+            Err(_) => None,
+        }
+    }
+
+    /// To wait for keys.
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        super::fd::lend_back(rustix::fd::AsFd::as_fd(&self.fd))
+    }
+
+    /// Columns and rows now.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        let size = termios::tcgetwinsize(&self.fd).ok()?;
+        Some((size.ws_col, size.ws_row))
+    }
+
+    /// Writes what fits; a terminal that takes nothing is left alone. False: not all of it.
+    pub fn write(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
             match rustix::io::write(&self.fd, rest) {
                 Ok(n) if n > 0 => rest = &rest[n..],
                 Err(rustix::io::Errno::INTR) => {}
-                _ => return,
+                _ => return false,
             }
         }
+        true
     }
+}
+
+/// Columns and rows of the terminal on standard output, if it is one.
+pub fn size_of_stdout() -> Option<(u16, u16)> {
+    let out = std::io::stdout();
+    let size = termios::tcgetwinsize(super::fd::lend(std::os::fd::AsFd::as_fd(&out))).ok()?;
+    Some((size.ws_col, size.ws_row))
 }
 
 /// Is this standard descriptor (0, 1, 2) a terminal?
