@@ -23,7 +23,7 @@ case " $said " in
 *) echo "claude-safectl is '$said', not $version" >&2; exit 1 ;;
 esac
 
-# doctor's status is 1 where the stand-in is no client that it knows.
+# doctor's status is 1 where not all is in force that could be.
 report=$(run "$here/bin/claude-safectl" doctor) || [ $? = 1 ]
 case $report in
 *'is not used: / belongs to'*) echo 'a user namespace, whose root folder is foreign: no guard is trusted here' ;;
