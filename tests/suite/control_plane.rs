@@ -557,3 +557,122 @@ fn the_line_for_the_clients_status_line_is_where_the_client_is_told() {
     assert_eq!(told.filter(|entry| entry.contains("STATUSLINE")).count(), 0);
     end(child);
 }
+
+/// The captures of `wrapper/doc/control-plane.md`: command and text.
+fn captures() -> Vec<(String, String)> {
+    let file = claude_safe_tests::artifacts::workspace().join("wrapper/doc/control-plane.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let blocks = text.split("```").skip(1).step_by(2);
+    let found = blocks.filter_map(|block| {
+        let (command, shown) = block.split_once("$ claude-safectl ")?.1.split_once('\n')?;
+        Some((command.trim().to_owned(), shown.to_owned()))
+    });
+    found.collect()
+}
+
+/// What a capture names that does not depend on the machine: headings, and the names of rows.
+fn names_in(capture: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in capture.lines() {
+        let is_of_a_session = line.contains("laude ") || line.starts_with("claude-safe ");
+        let row = line
+            .strip_prefix("  ")
+            .filter(|row| row.starts_with(|l: char| l.is_ascii_lowercase()));
+        match row {
+            Some(row) if row.contains("  ") => {
+                names.push(format!("  {} ", row.split("  ").next().unwrap()))
+            }
+            None if !line.starts_with(' ') && !line.is_empty() && !is_of_a_session => {
+                names.push(line.to_owned())
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+#[test]
+fn the_captures_in_the_documentation_are_what_the_program_still_says() {
+    let sandbox = Sandbox::new();
+    let session = Session::start_remembered(&sandbox);
+    let captures = captures();
+    let commands: Vec<&str> = captures
+        .iter()
+        .map(|(command, _)| command.as_str())
+        .collect();
+    assert_eq!(commands, ["doctor", "status", "top", "report"]);
+    for (command, capture) in &captures {
+        assert!(
+            capture.lines().all(|line| line.chars().count() <= 80) || command == "doctor",
+            "{capture}"
+        );
+        let mut said = control(&sandbox, &[command]);
+        let output = said
+            .env("CLAUDE_SAFE_BIN", program("fake-claude"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let names = names_in(capture);
+        assert!(names.len() >= 5, "{command}: {names:?}");
+        for name in names {
+            assert!(
+                said.contains(&name),
+                "{command}: {name:?} of the capture is not in\n{said}"
+            );
+        }
+    }
+    session.end();
+}
+
+/// Claude Code shows the line with the setting that the manual page names.
+fn the_status_line_shows_it(version: &str) {
+    use claude_safe_tests::clients::{prepare_home, set_up};
+    use claude_safe_tests::{Isolated, mock::Scenario, real_client};
+    let Some(client) = real_client(version) else {
+        skip!("client {version} is not here: cargo fetch-client {version}");
+    };
+    let sandbox = Sandbox::new();
+    prepare_home(&sandbox);
+    let file = sandbox.home().join(".claude/settings.json");
+    let mut settings: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let manual = include_str!("../../wrapper/doc/template/claude-safe.1").replace("\\(rs", "\\");
+    let (_, told) = manual.split_once(".EX\n").unwrap();
+    let told = format!("{{{}}}", told.split_once(".EE").unwrap().0);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    settings["statusLine"] = told["statusLine"].clone();
+    fs::write(&file, settings.to_string()).unwrap();
+    let mock = match Isolated::start(&sandbox, &Scenario::default(), false) {
+        Ok(mock) => mock,
+        Err(why) => skip!("no network namespace: {why}"),
+    };
+    let mut command = sandbox.command(&artifacts().claude_safe);
+    command
+        .arg("--dangerously-skip-permissions")
+        .env("CLAUDE_SAFE_BIN", &client)
+        .env("CLAUDE_WATCHDOG_THRESHOLD_MB", "3000")
+        .env("CLAUDE_WATCHDOG_INTERVAL", "1");
+    set_up(&mut command, &mock).unwrap();
+    let mut pty = Pty::open().unwrap();
+    pty.resize(120, 40).unwrap();
+    let mut child = KillOnDrop(pty.spawn(command).unwrap());
+    // The client runs it again when something is done: each letter that is typed is little enough.
+    let shown = wait_until("the line", 3 * SOON, || {
+        if pty.text().contains("of 3000") {
+            return Some(true);
+        }
+        pty.write(b"x\x7f").ok()?;
+        child.0.try_wait().unwrap().map(|_| false)
+    });
+    assert!(shown, "{:?}", pty.text());
+    end(child);
+}
+
+#[test]
+fn the_newest_client_shows_the_line_in_its_status_line() {
+    the_status_line_shows_it("2.1.329");
+}
+
+#[test]
+fn the_oldest_client_shows_the_line_in_its_status_line() {
+    the_status_line_shows_it("2.1.110");
+}
