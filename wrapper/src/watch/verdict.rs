@@ -340,6 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn files_in_memory_are_warned_of_and_no_reason_to_restart() {
+        let limits = Limits::new(10 * 1024, GRACE_MS);
+        let mut history = History::default();
+        let with_files = |at_ms, client_kib, files_kib| {
+            let mut sample = sample(at_ms, client_kib, &[]);
+            sample.total_kib += files_kib;
+            sample.files_kib = files_kib;
+            sample
+        };
+        let full = with_files(0, GIB, 11 * GIB);
+        assert_eq!(step(&full, &limits, &mut history), Verdict::Warn);
+        let full = with_files(1_000, GIB, 12 * GIB);
+        assert_eq!(step(&full, &limits, &mut history), Verdict::Quiet);
+        assert_eq!(history.rate_kib_s(), 0, "the processes do not grow");
+        assert!(
+            next_look_ms(&full, &limits, &history, 30) > 1_000,
+            "nor near the limit"
+        );
+        // The session itself is.
+        let full = with_files(2_000, 10 * GIB, 12 * GIB);
+        assert_eq!(step(&full, &limits, &mut history), Verdict::Restart);
+    }
+
+    #[test]
     fn a_growing_client_is_warned_of_once_then_restarted_when_idle_then_at_once() {
         let limits = Limits::new(60 * 1024, GRACE_MS);
         let mut history = History::default();
