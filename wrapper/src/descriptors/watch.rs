@@ -102,8 +102,10 @@ impl Watch {
             let at = self.place_of(id);
             let seen = &self.seen[at];
             // Twice at first: a tool's output is put in place between its fork and its exec.
-            let is_due =
-                anew || seen.looks < 2 || seen.open != open || seen.looks % RESCAN_LOOKS == 0;
+            let is_due = anew
+                || seen.looks < 2
+                || seen.open != open
+                || seen.looks.is_multiple_of(RESCAN_LOOKS);
             if is_due || self.may_hold_many(at, open) {
                 self.scan(processes, at, wants, found);
             }

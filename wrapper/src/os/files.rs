@@ -107,11 +107,12 @@ pub fn file_system(path: &Path) -> Option<FileSystem> {
     Some(FileSystem {
         total_bytes: answer.f_blocks.saturating_mul(block_bytes),
         free_bytes: answer.f_bavail.saturating_mul(block_bytes),
-        in_memory: kind == libc::TMPFS_MAGIC as i64 || kind == RAMFS_MAGIC,
+        in_memory: [TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind),
     })
 }
 
-/// `RAMFS_MAGIC` of linux/magic.h.
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 
 /// Locks the folder or file behind `file` against everybody who asks for the same lock (flock(2)), until
