@@ -170,12 +170,13 @@ pub fn svg(picture: &Picture) -> String {
         escaped(&picture.title)
     );
     let mut subtitle = picture.subtitle.clone();
-    for (name, kib) in far {
-        let blank = if subtitle.is_empty() { "" } else { "; " };
-        subtitle.push_str(&format!(
-            "{blank}{name} at {}, above the picture",
-            memory(*kib)
-        ));
+    for (number, (name, kib)) in far.iter().enumerate() {
+        let before = match (number, subtitle.is_empty()) {
+            (0, true) => "above the picture: ",
+            (0, false) => "; above the picture: ",
+            _ => ", ",
+        };
+        subtitle.push_str(&format!("{before}{name} {}", memory(*kib)));
     }
     text(&mut out, "small", LEFT, 88, "start", &subtitle);
     axes(&mut out, scale, step_kib);
@@ -357,7 +358,7 @@ mod tests {
         for said in [
             "A &lt;leak&gt; &amp; &quot;more&quot;?",
             ">tier 2, 512 MiB<",
-            "far at 5120 MiB, above the picture",
+            ">above the picture: far 5120 MiB<",
             ">restart<",
             ">with<",
             ">without<",

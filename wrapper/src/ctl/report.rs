@@ -96,26 +96,27 @@ fn choose(
     pid: Option<i32>,
     complaints: &mut Vec<String>,
 ) -> Chosen {
+    let is_meant = |session: &Session| pid.is_none_or(|pid| session.is_of(pid));
+    if running.iter().any(is_meant) {
+        running.retain(is_meant);
+        return Chosen::Running(running);
+    }
     let (mut ended, more) = past::ended(folder, &running);
     complaints.extend(more);
-    if let Some(pid) = pid {
-        running.retain(|session| session.is_of(pid));
-        let had = |past: &Past| {
-            past.header.wrapper.pid == pid
-                || past.points.iter().any(|point| point.client_pid == pid)
-        };
-        ended.retain(had);
-    }
-    match (running.is_empty(), ended.pop(), pid) {
-        (false, ..) => Chosen::Running(running),
-        (true, Some(past), _) => Chosen::Ended(Box::new(past)),
-        (true, None, Some(pid)) => Chosen::Nobody(format!(
+    ended.retain(|past| pid.is_none_or(|pid| was_of(past, pid)));
+    match (ended.pop(), pid) {
+        (Some(past), _) => Chosen::Ended(Box::new(past)),
+        (None, Some(pid)) => Chosen::Nobody(format!(
             "no session of yours, running or remembered, has the process {pid}"
         )),
-        (true, None, None) => {
-            Chosen::Nobody("no session is running, and none is remembered".to_owned())
-        }
+        (None, None) => Chosen::Nobody("no session is running, and none is remembered".to_owned()),
     }
+}
+
+/// Was this its claude-safe, or a client of it?
+fn was_of(past: &Past, pid: i32) -> bool {
+    let client = |point: &Point| point.client_pid == pid;
+    past.header.wrapper.pid == pid || past.points.iter().any(client)
 }
 
 /// `text` with the home folder as `~`.

@@ -189,20 +189,23 @@ pub(super) fn run(request: &Request) -> Answer {
 
 /// A frame for a file or a pipe, as long as it needs.
 fn once(style: Style) -> Answer {
-    let seen = Seen::now();
-    let rows = 2 + seen.complaints.len() + seen.all.len() * PLAIN_ROWS;
+    let mut seen = Seen::now();
+    let complaints = std::mem::take(&mut seen.complaints);
+    let rows = 2 + seen.all.len() * PLAIN_ROWS;
     let lines = frame(&seen, style.width.max(WIDTH), rows, style.unicode);
     let count = lines.len().saturating_sub(1);
     let lines = lines.into_iter().take(count).map(|line| line.text);
     let text = lines.collect::<Vec<_>>().join("\n");
-    let code = match seen.complaints.is_empty() {
+    let mut text = text.trim_end().to_owned() + "\n";
+    // Whole, as long as they are.
+    for complaint in &complaints {
+        text.push_str(&format!("{complaint}\n"));
+    }
+    let code = match complaints.is_empty() {
         true => exit::DONE,
         false => exit::TROUBLE,
     };
-    Answer {
-        text: text.trim_end().to_owned() + "\n",
-        code,
-    }
+    Answer { text, code }
 }
 
 /// Until somebody ends it. The result is the signal that did, if it was one that ends programs.
@@ -301,7 +304,9 @@ impl<'a> Screen<'a> {
         }
         let mut out: Vec<u8> = Vec::new();
         if !self.is_entered {
-            self.is_entered = self.terminal.take_keys();
+            // A terminal that keeps its lines has its keys with Return.
+            self.terminal.take_keys();
+            self.is_entered = true;
             out.extend_from_slice(ENTER);
             self.forget();
         }
