@@ -44,13 +44,18 @@ emulate() { # seconds, arguments of qemu...
   return "$status"
 }
 
-# Emulated, the processors take turns in one thread. With a thread for each, QEMU up to 8.0 lets one run code that another
+# Emulated, the processors take turns in one thread (tests/vm/run gives one: with two, whatever asks all of them, as each
+# batch of pages that goes to swap does, waits for a turn). With a thread for each, QEMU up to 8.0 lets one run code that another
 # has just replaced, as the kernel does with its own all the time; seen here with 7.2, the more often the busier the host:
 # `Oops: int3`, and a panic (bugzilla.redhat.com/2216496). With cx16 it did not boot reliably either.
+#
+# -icount: the machine's clock goes by what its processor has done, 2 ns an instruction, and by ours only while it sleeps. It
+# is then a slow computer, not one whose every second is too short: a page from zram cost 349 us a KiB without, on a busy host,
+# and what steers by time and pressure rightly gave up.
 options_of() { # accelerator
   case $1 in
   kvm) options=(-accel kvm -cpu host) ;;
-  tcg) options=(-accel 'tcg,thread=single' -cpu 'max,cx16=off') ;;
+  tcg) options=(-accel 'tcg,thread=single' -cpu 'max,cx16=off' -icount shift=1 -rtc clock=vm) ;;
   *) echo "boot: no accelerator $1" >&2 && return 1 ;;
   esac
 }
