@@ -106,9 +106,16 @@ fn stderr_of(mut child: KillOnDrop) -> (Option<i32>, String) {
     (status.code(), text)
 }
 
-#[test]
-fn a_flood_is_ended_before_a_file_system_of_6_gib_is_full_and_the_session_lives() {
-    let sandbox = Sandbox::new();
+/// What was seen of a small disk: MiB in all, free before and after, and what was said.
+struct SmallDisk {
+    free_before_mib: u64,
+    free_after_mib: u64,
+    said: String,
+}
+
+/// A session that runs the script as its tool and has its temporary folder on a file system of 6 GiB; it must live.
+/// `Err`: there can be no such file system here.
+fn on_6_gib(sandbox: &Sandbox, script: &str) -> Result<SmallDisk, String> {
     let mount = sandbox.file("disk");
     fs::create_dir(&mount).expect("a folder");
     let image = sandbox.file("image");
@@ -119,52 +126,80 @@ fn a_flood_is_ended_before_a_file_system_of_6_gib_is_full_and_the_session_lives(
         .arg(&image)
         .status();
     if !mkfs.is_ok_and(|status| status.success()) {
-        skip!("no mkfs.ext4 here");
+        return Err("no mkfs.ext4".to_owned());
     }
     let free = sandbox.file("free");
-    // What is free at the end is written down inside, where it can be seen.
-    let script = format!(
-        "mount -o loop '{0}' '{1}'; mkdir '{1}/tmp'; stat -f -c '%b %a %S' '{1}' > '{2}.before'\n\
-         trap 'stat -f -c \"%b %a %S\" '{1}' > '{2}'' EXIT\n\"$@\"; exit",
+    // Free blocks at both ends are written down inside, where they can be seen.
+    let around = format!(
+        "mount -o loop '{0}' '{1}'; mkdir '{1}/tmp'; stat -f -c '%a %S' '{1}' > '{2}'\n\
+         trap 'stat -f -c \"%a %S\" '{1}' >> '{2}'' EXIT\n\"$@\"; exit",
         image.display(),
         mount.display(),
         free.display()
     );
-    let Some(mut command) = in_own_mounts(&sandbox, &script) else {
-        skip!("no mount namespace here");
-    };
-    // 8 GiB do not fit: without the guard the disk is full, and dd says so by its end.
-    set_up(
-        &mut command,
-        &sandbox,
-        &program("fake-claude"),
-        &flood(8192),
-    );
-    command.env("TMPDIR", mount.join("tmp"));
-    let output = command.output().expect("unshare");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if stderr.contains("mount: ") {
-        skip!("no loop mount here: {stderr}");
+    let mut command = in_own_mounts(sandbox, &around).ok_or("no mount namespace")?;
+    set_up(&mut command, sandbox, &program("fake-claude"), script);
+    let output = command
+        .env("TMPDIR", mount.join("tmp"))
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if said.contains("mount: ") {
+        return Err(format!("no loop mount: {said}"));
     }
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("ALL DONE"));
-    assert!(stderr.contains("ending the tool "), "{stderr}");
-    assert!(!was_done(&sandbox), "dd came to its own end");
-    let numbers = |path: &Path| -> Vec<u64> {
-        let text = fs::read_to_string(path).expect("numbers");
-        let words = text.split_ascii_whitespace();
-        words.map(|word| word.parse().expect("a number")).collect()
-    };
-    let (before, after) = (numbers(&sandbox.file("free.before")), numbers(&free));
-    let mib = |blocks: u64| blocks * after[2] / MIB;
-    println!(
-        "{} MiB, {} free before, {} free after: {stderr}",
-        mib(after[0]),
-        mib(before[1]),
-        mib(after[1])
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("ALL DONE"),
+        "{said}"
     );
-    assert!(mib(after[1]) > 0, "the file system is full");
-    assert!(mib(before[1] - after[1]) > 256, "nothing much was written");
+    let text = fs::read_to_string(&free).expect("numbers");
+    let numbers: Vec<u64> = text
+        .split_ascii_whitespace()
+        .map(|word| word.parse().expect("a number"))
+        .collect();
+    let mib = |blocks: u64| blocks * numbers[1] / MIB;
+    let disk = SmallDisk {
+        free_before_mib: mib(numbers[0]),
+        free_after_mib: mib(numbers[2]),
+        said,
+    };
+    println!(
+        "{} MiB free before, {} after: {}",
+        disk.free_before_mib, disk.free_after_mib, disk.said
+    );
+    Ok(disk)
+}
+
+fn assert_ended_in_time(sandbox: &Sandbox, disk: &SmallDisk) {
+    assert!(disk.said.contains("ending the tool "), "{}", disk.said);
+    assert!(!was_done(sandbox), "the tool came to its own end");
+    assert!(disk.free_after_mib > 0, "the file system is full");
+    let written_mib = disk.free_before_mib - disk.free_after_mib;
+    assert!(written_mib > 256, "nothing much was written");
+}
+
+#[test]
+fn a_flood_is_ended_before_a_file_system_of_6_gib_is_full_and_the_session_lives() {
+    let sandbox = Sandbox::new();
+    // 8 GiB do not fit: without the guard the disk is full.
+    match on_6_gib(&sandbox, &flood(8192)) {
+        Ok(disk) => assert_ended_in_time(&sandbox, &disk),
+        Err(why) => skip!("{why} here"),
+    }
+}
+
+#[test]
+fn a_file_that_takes_a_gib_each_second_is_ended_before_6_gib_are_full() {
+    let sandbox = Sandbox::new();
+    // Whatever this machine's disk can do: blocks are taken by the clock and never written. Deaf to TERM as well.
+    let by_the_clock = "trap '' TERM; file=$(readlink /proc/$$/fd/1); have=0; began=${EPOCHREALTIME/./}\n\
+         while [ $have -lt 8192 ]; do want=$(((${EPOCHREALTIME/./} - began) / 977))\n\
+         [ $want -gt $have ] && fallocate -l ${want}MiB \"$file\" || break; have=$want; sleep 0.01; done\n\
+         echo done >> \"$HOME/done\"\n";
+    match on_6_gib(&sandbox, by_the_clock) {
+        Ok(disk) => assert_ended_in_time(&sandbox, &disk),
+        Err(why) => skip!("{why} here"),
+    }
 }
 
 #[test]

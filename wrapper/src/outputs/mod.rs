@@ -245,7 +245,8 @@ impl Outputs {
     }
 
     fn warning(&self, output: &Output, sample: &Sample) -> String {
-        let writer = output.writers.first().map(|(id, _)| *id);
+        let writers = output.writers.iter().map(|(id, _)| *id);
+        let tool = writers.filter_map(|writer| tool_of(sample, writer)).next();
         let at = notice::memory(output.sight.growth.bytes / 1024);
         let then = match self.budget.max_bytes {
             Some(max) => format!("; at {} the tool is ended", notice::memory(max / 1024)),
@@ -255,8 +256,7 @@ impl Outputs {
             true => " (it takes memory, not disk: CLAUDE_CODE_TMPDIR can name a folder on a disk)",
             false => "",
         };
-        let who = writer.map_or(String::new(), |writer| {
-            let tool = tool_of(sample, writer);
+        let who = tool.map_or(String::new(), |tool| {
             format!("of the tool {} (pid {}) ", command_of(tool.pid), tool.pid)
         });
         let file = output.path.display();
@@ -310,7 +310,7 @@ impl Outputs {
 }
 
 fn farewell(output: &Output, reason: Reason, sample: &Sample, writers: &[ProcessId]) -> String {
-    let tool = tool_of(sample, writers[0]);
+    let tool = tool_of(sample, writers[0]).unwrap_or(writers[0]);
     let sight = output.sight;
     let at = notice::memory(sight.growth.bytes / 1024);
     let why = match (reason, sight.space) {
@@ -332,14 +332,14 @@ fn farewell(output: &Output, reason: Reason, sample: &Sample, writers: &[Process
     )
 }
 
-/// The uppermost process of the subtree that a process is in: what the client has started.
-fn tool_of(sample: &Sample, id: ProcessId) -> ProcessId {
+/// The uppermost process of the subtree that a process is in: what the client has started. `None`: it is the client.
+fn tool_of(sample: &Sample, id: ProcessId) -> Option<ProcessId> {
     let has_it = |tree: &&crate::watch::Subtree| {
         let members = sample.members(tree);
         members.iter().any(|process| process.id == id)
     };
-    let tree = sample.subtrees.iter().find(has_it);
-    tree.map_or(id, |tree| tree.leader)
+    let tree = sample.subtrees.iter().find(has_it)?;
+    Some(tree.leader)
 }
 
 fn space_of(found: Option<FileSystem>) -> Option<Space> {
