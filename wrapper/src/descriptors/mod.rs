@@ -15,7 +15,7 @@
 pub mod judgement;
 // For wrapper/macos, which is made of this file; here to be tested.
 #[cfg(test)]
-mod macos;
+pub mod macos;
 pub mod proc_fd;
 pub mod table;
 pub mod watch;

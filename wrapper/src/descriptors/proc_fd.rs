@@ -5,6 +5,7 @@ use super::judgement::Ceiling;
 use crate::os::proc::{Unreadable, meaning};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,11 @@ impl ProcFd {
     }
 
     fn number(&self, file: &str) -> Option<u64> {
-        let text = fs::read_to_string(self.root.join(file)).ok()?;
+        // In one read, as long as it is: asked every few seconds, and the file's size says nothing.
+        let mut text = [0; 64];
+        let mut opened = fs::File::open(self.root.join(file)).ok()?;
+        let length = opened.read(&mut text).ok()?;
+        let text = std::str::from_utf8(&text[..length]).ok()?;
         text.split_ascii_whitespace().next()?.parse().ok()
     }
 

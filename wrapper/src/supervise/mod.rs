@@ -189,6 +189,8 @@ struct Life {
     history: History,
     look_at_ms: u64,
     last: Option<Seen>,
+    /// There was a whole look since pages were given back.
+    has_looked: bool,
     /// The most that a look saw.
     peak_kib: u64,
     /// When a look last saw more than 90 % of the limit.
@@ -476,6 +478,7 @@ impl Supervisor<'_> {
             guard_told: false,
             memory: None,
             last: None,
+            has_looked: false,
             peak_kib: 0,
             near_limit_at_ms: None,
             oom_kills: None,
@@ -580,8 +583,10 @@ impl Supervisor<'_> {
             .fold(life.look_at_ms, u64::min);
             let sleep_ms = due.saturating_sub(now);
             self.timer.arm(sleep_ms);
-            if sleep_ms >= LONG_SLEEP_MS && life.last.is_some() {
+            // Not after each short look: what those need stays, or they cost ten times as much.
+            if sleep_ms >= LONG_SLEEP_MS && life.has_looked {
                 crate::os::memory::release_text();
+                life.has_looked = false;
             }
             let mut sources = vec![
                 Source {
@@ -772,6 +777,7 @@ impl Supervisor<'_> {
             life.near_limit_at_ms = Some(now);
         }
         life.last = Some(seen);
+        life.has_looked = true;
         life.watcher.set_apart(&news.apart);
         self.note_ledger(life);
         self.take_down(now, seen, life);
