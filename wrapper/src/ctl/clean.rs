@@ -10,6 +10,7 @@ use crate::sweep::account::{Item, Kept, Outcome, Report, SECTIONS, Section};
 use crate::sweep::age::Now;
 use crate::sweep::{Places, Wish, run as sweep};
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 
 pub(super) static DRY_RUN: Flag = Flag {
     name: "dry-run",
@@ -68,6 +69,38 @@ pub(super) fn run(request: &Request) -> Answer {
         false => exit::DONE,
     };
     Answer { text, code }
+}
+
+/// So long `status` may look for that, milliseconds.
+const GLANCE_MS: u64 = 100;
+
+/// What a sweep of the temporary folder would remove.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) folder: PathBuf,
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+    /// Everything was looked at in that time.
+    pub(super) is_all: bool,
+}
+
+/// Looks, for `status`.
+pub(super) fn what_would_go() -> Waiting {
+    let places = Places::of(|name| std::env::var_os(name));
+    let wish = Wish {
+        sections: &SECTIONS,
+        dry_run: true,
+        now: Now::read(),
+        timer_ms: &now_ms,
+        limit_ms: GLANCE_MS,
+    };
+    let report = sweep(&places, &wish, &mut |_| {});
+    Waiting {
+        count: report.removed(),
+        bytes: report.bytes(),
+        is_all: !report.is_unfinished,
+        folder: places.temporary,
+    }
 }
 
 /// A line on the terminal that counts while there is much to do; not there when standard error is no terminal.

@@ -26,7 +26,7 @@ fn in_bytes(kib: Option<u64>) -> Option<u64> {
     kib.map(|kib| kib.saturating_mul(1024))
 }
 
-const METRICS: [Metric; 9] = [
+const METRICS: [Metric; 11] = [
     Metric {
         name: "memory_bytes",
         kind: "gauge",
@@ -68,6 +68,18 @@ const METRICS: [Metric; 9] = [
         kind: "gauge",
         help: "What of that came back.",
         of: |status| in_bytes(status.session.notes.back_kib),
+    },
+    Metric {
+        name: "descriptors",
+        kind: "gauge",
+        help: "Open file descriptors of the client and all that it started.",
+        of: |status| Some(status.held?.0),
+    },
+    Metric {
+        name: "pseudo_terminals",
+        kind: "gauge",
+        help: "Masters of pseudo-terminals among them.",
+        of: |status| Some(status.held?.1),
     },
     Metric {
         name: "start_time_seconds",

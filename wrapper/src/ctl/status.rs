@@ -1,11 +1,13 @@
 //! `claude-safectl status`: the running sessions, with their last hour. Memory is counted as the watcher counts it, but
 //! in a single look: what an ended parent has left behind is not seen.
 
+use super::clean::{self, Waiting};
 use super::curve::{self, Frame};
 use super::sessions::{Session, Sessions, UNWATCHED};
 use super::style::{Style, Tone, age, columns, growth, size};
 use super::{Answer, Request, exit, past, prom};
 use crate::client::args::is_uuid;
+use crate::descriptors;
 use crate::guard_page::{self, state_in_words};
 use crate::history::{Past, Point, analysis, unix_ms};
 use crate::json::{self, json};
@@ -31,7 +33,8 @@ const MINUTES: usize = 60;
 pub(super) fn run(request: &Request) -> Answer {
     let proc_root = Path::new("/proc");
     let sessions = Sessions::of_this_user(&mut Proc::new(proc_root));
-    answer(sessions, past::folder().as_deref(), request)
+    let temporary = clean::what_would_go();
+    answer(sessions, past::folder().as_deref(), &temporary, request)
 }
 
 /// One session, as it is now.
@@ -41,6 +44,8 @@ pub(super) struct Status {
     pub(super) memory_kib: Option<u64>,
     /// What was seen of it.
     pub(super) sample: Option<Sample>,
+    /// Open descriptors of the tree, and the masters of pseudo-terminals among them.
+    pub(super) held: Option<(u64, u64)>,
     /// The guard's state, where it has a page.
     pub(super) guard: Option<&'static str>,
     pub(super) conversation: Option<String>,
@@ -60,6 +65,9 @@ impl Status {
         let past = history.map_or(Ok(None), |folder| past::of(folder, &session));
         Status {
             memory_kib: sample.as_ref().map(|sample| sample.total_kib),
+            held: sample.as_ref().map(|sample| {
+                descriptors::of_all(sample.processes.iter().map(|process| process.id.pid))
+            }),
             sample,
             guard: page.map(|reading| state_in_words(reading.snapshot.state)),
             conversation: conversation(&session),
@@ -216,7 +224,12 @@ fn conversation(session: &Session) -> Option<String> {
         .or(told)
 }
 
-fn answer(sessions: Sessions, history: Option<&Path>, request: &Request) -> Answer {
+fn answer(
+    sessions: Sessions,
+    history: Option<&Path>,
+    temporary: &Waiting,
+    request: &Request,
+) -> Answer {
     let mut complaints = sessions.complaints;
     let running = sessions.running.into_iter();
     let all: Vec<Status> = running
@@ -233,14 +246,14 @@ fn answer(sessions: Sessions, history: Option<&Path>, request: &Request) -> Answ
         return prom::answer(&all, Path::new(file), code);
     }
     let text = if request.json {
-        in_json(&all, &complaints)
+        in_json(&all, temporary, &complaints)
     } else {
-        in_words(&all, &complaints, request.style)
+        in_words(&all, temporary, &complaints, request.style)
     };
     Answer { text, code }
 }
 
-fn in_words(all: &[Status], complaints: &[String], style: Style) -> String {
+fn in_words(all: &[Status], temporary: &Waiting, complaints: &[String], style: Style) -> String {
     let mut text = String::new();
     for status in all {
         if !text.is_empty() {
@@ -260,6 +273,13 @@ fn in_words(all: &[Status], complaints: &[String], style: Style) -> String {
         let memory = size(kib.saturating_mul(1024));
         text.push_str(&format!(
             "{pid}: claude's daemon, for all sessions: {memory}\n"
+        ));
+    }
+    if temporary.count > 0 {
+        let (count, bytes) = (temporary.count, size(temporary.bytes));
+        let at_least = if temporary.is_all { "" } else { "at least " };
+        text.push_str(&format!(
+            "temporary folder: {at_least}{count} files of dead sessions, {bytes}: claude-safectl clean\n"
         ));
     }
     for complaint in complaints {
@@ -289,6 +309,8 @@ pub(super) fn rows(status: &Status, with_conversation: bool) -> Vec<[String; 2]>
         .filter_map(|(name, kib)| Some(format!("{name} {}", size(in_bytes(kib)?))))
         .collect();
     row("limits", (!marks.is_empty()).then(|| marks.join(", ")));
+    let held = |(open, ptmx)| format!("{open} open, pseudo-terminals among them: {ptmx}");
+    row("descriptors", status.held.map(held));
     row("tier 0", notes.contained.clone());
     row("tier 1", status.reclaim_in_words());
     row("guard", Some(status.guard.unwrap_or("none").to_owned()));
@@ -308,7 +330,7 @@ pub(super) fn rows(status: &Status, with_conversation: bool) -> Vec<[String; 2]>
     rows
 }
 
-fn in_json(all: &[Status], complaints: &[String]) -> String {
+fn in_json(all: &[Status], temporary: &Waiting, complaints: &[String]) -> String {
     let bytes = in_bytes;
     let sessions: Vec<Value> = all
         .iter()
@@ -333,6 +355,8 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
                 "growth_10_min_bytes_per_h": of_hour(ten_minutes),
                 "growth_1_h_bytes_per_h": of_hour(hour),
                 "last_hour_bytes": minutes.into_iter().map(bytes).collect::<Vec<_>>(),
+                "descriptors": status.held.map(|held| held.0),
+                "pseudo_terminals": status.held.map(|held| held.1),
                 "tier_1_bytes": bytes(notes.tier_1_kib),
                 "warn_bytes": bytes(notes.warn_kib),
                 "tier_2_bytes": bytes(notes.tier_2_kib),
@@ -351,7 +375,18 @@ fn in_json(all: &[Status], complaints: &[String]) -> String {
         .into_iter()
         .map(|(pid, kib)| json!({ "pid": pid, "memory_bytes": kib.saturating_mul(1024) }))
         .collect();
-    json::text(&json!({ "sessions": sessions, "daemons": daemons, "complaints": complaints }))
+    let temporary = json!({
+        "folder": temporary.folder.to_string_lossy(),
+        "removable": temporary.count,
+        "bytes": temporary.bytes,
+        "all_seen": temporary.is_all,
+    });
+    json::text(&json!({
+        "sessions": sessions,
+        "daemons": daemons,
+        "temporary": temporary,
+        "complaints": complaints,
+    }))
 }
 
 #[cfg(test)]
@@ -375,7 +410,7 @@ mod tests {
             json: true,
             ..Request::default()
         };
-        let answer = answer(running.find(), None, &request);
+        let answer = answer(running.find(), None, &Waiting::default(), &request);
         assert_eq!(answer.code, exit::DONE, "{}", answer.text);
         let value: Value = serde_json::from_str(&answer.text).unwrap();
         value["sessions"][0].clone()
@@ -425,7 +460,7 @@ mod tests {
         }
         let mut all = statuses(&running, None);
         all[0].now_unix_ms = 1_000 * (1_000 + 3 * 3600 + 12 * 60);
-        let text = in_words(&all, &[], Style::default());
+        let text = in_words(&all, &Waiting::default(), &[], Style::default());
         for said in [
             "), for 3 h 12 min, restarted 3 times\n",
             "  limits        tier 1 30.0 GiB, warning 45.0 GiB, tier 2 60.0 GiB\n",
@@ -477,7 +512,7 @@ mod tests {
         }
         let mut all = statuses(&running, Some(&history));
         all[0].memory_kib = Some(600 << 10);
-        let text = in_words(&all, &[], Style::default());
+        let text = in_words(&all, &Waiting::default(), &[], Style::default());
         assert!(
             text.contains(
                 "  memory        600 MiB, +300 MiB/h in the last 10 min, +300 MiB/h in the last hour\n"
@@ -489,7 +524,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("-60 min"), "{text}");
-        let told: Value = serde_json::from_str(&in_json(&all, &[])).unwrap();
+        let told: Value = serde_json::from_str(&in_json(&all, &Waiting::default(), &[])).unwrap();
         let told = &told["sessions"][0];
         let growth = told["growth_1_h_bytes_per_h"].as_u64().unwrap();
         assert!(growth.abs_diff(300 << 20) < 1 << 20, "{growth}");
@@ -503,7 +538,12 @@ mod tests {
         assert!(statuses(&running, Some(&history))[0].past.is_none());
         std::fs::write(&file, "junk").unwrap();
         let request = Request::default();
-        let refused = answer(running.find(), Some(&history), &request);
+        let refused = answer(
+            running.find(),
+            Some(&history),
+            &Waiting::default(),
+            &request,
+        );
         assert_eq!(refused.code, exit::TROUBLE);
         assert!(
             refused
@@ -530,16 +570,16 @@ mod tests {
         };
         let mut all = with_start(stat.id.start_ticks);
         all.extend(with_start(stat.id.start_ticks));
-        let text = in_words(&all, &[], Style::default());
+        let text = in_words(&all, &Waiting::default(), &[], Style::default());
         assert_eq!(
             text.matches("claude's daemon, for all sessions: ").count(),
             1,
             "{text}"
         );
-        let told: Value = serde_json::from_str(&in_json(&all, &[])).unwrap();
+        let told: Value = serde_json::from_str(&in_json(&all, &Waiting::default(), &[])).unwrap();
         assert_eq!(told["daemons"][0]["pid"], json!(stat.id.pid));
         let other = with_start(stat.id.start_ticks + 1);
-        assert!(!in_words(&other, &[], Style::default()).contains("daemon"));
+        assert!(!in_words(&other, &Waiting::default(), &[], Style::default()).contains("daemon"));
     }
 
     #[test]
@@ -562,7 +602,7 @@ mod tests {
             assert_eq!(told[key], Value::Null, "{key}");
         }
         let request = Request::default();
-        let answer = answer(Sessions::default(), None, &request);
+        let answer = answer(Sessions::default(), None, &Waiting::default(), &request);
         assert_eq!(
             (answer.text.as_str(), answer.code),
             ("no session is running\n", exit::DONE)
@@ -601,5 +641,38 @@ mod tests {
             ..notes
         });
         assert_eq!(json_of(&running)["conversation"], HOOK);
+    }
+
+    #[test]
+    fn what_waits_in_the_temporary_folder_and_what_a_session_holds_is_told() {
+        let scratch = Scratch::new();
+        let running = Running::new(&scratch);
+        let running_now = running.find().running.into_iter();
+        let all: Vec<Status> = running_now
+            .map(|session| Status::of(session, None))
+            .collect();
+        let (open, ptmx) = all[0].held.unwrap();
+        assert!(open >= 3 && ptmx == 0, "{open} {ptmx}");
+        let waiting = |is_all| Waiting {
+            folder: "/x".into(),
+            count: 12,
+            bytes: 40 << 20,
+            is_all,
+        };
+        let text = in_words(&all, &waiting(true), &[], Style::default());
+        assert!(text.contains(&format!("{open} open, pseudo-terminals among them: 0")));
+        assert!(text.contains("temporary folder: 12 files of dead sessions, 40 MiB: "));
+        let text = in_words(&[], &waiting(false), &[], Style::default());
+        assert!(
+            text.contains("temporary folder: at least 12 files"),
+            "{text}"
+        );
+        let text = in_words(&[], &Waiting::default(), &[], Style::default());
+        assert!(!text.contains("temporary"), "{text}");
+        let told: Value = serde_json::from_str(&in_json(&all, &waiting(true), &[])).unwrap();
+        assert_eq!(told["sessions"][0]["descriptors"], open);
+        assert_eq!(told["sessions"][0]["pseudo_terminals"], 0);
+        assert_eq!(told["temporary"]["removable"], 12);
+        assert_eq!(told["temporary"]["bytes"], 40 << 20);
     }
 }

@@ -52,6 +52,15 @@ pub fn of(pid: i32) -> Option<Descriptors> {
     })
 }
 
+/// What these processes hold together: open descriptors, and the masters of pseudo-terminals among them. What is gone,
+/// or not ours to look into, is left out.
+#[must_use]
+pub fn of_all(pids: impl Iterator<Item = i32>) -> (u64, u64) {
+    pids.filter_map(of).fold((0, 0), |(open, ptmx), held| {
+        (open + held.open, ptmx + held.ptmx)
+    })
+}
+
 /// Of every process of this user, of all for root, but this one.
 #[must_use]
 pub fn everybody() -> Table {

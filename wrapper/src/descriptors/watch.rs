@@ -117,6 +117,14 @@ impl Watch {
         self.news()
     }
 
+    /// What the processes of the last whole look held then: open descriptors, and the masters of pseudo-terminals
+    /// among them.
+    #[must_use]
+    pub fn held(&self) -> (u64, u64) {
+        let sum = |of: fn(&Seen) -> u64| self.seen.iter().map(of).sum();
+        (sum(|seen| seen.open), sum(|seen| seen.ptmx))
+    }
+
     /// A short look at the processes of the last whole one. Is a whole one called for?
     pub fn short_look(&mut self, processes: &mut Proc) -> (Vec<String>, bool) {
         self.ceiling.used = self.proc_fd.terminals_of_machine();

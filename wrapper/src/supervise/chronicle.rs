@@ -29,6 +29,10 @@ pub struct Glance {
     pub is_ending: bool,
     /// Tier 1.
     pub reclaim: Report,
+    /// Output files on tmpfs, KiB.
+    pub tmp_kib: u64,
+    /// Open descriptors, and the masters of pseudo-terminals among them.
+    pub descriptors: (u64, u64),
 }
 
 /// Owns both.
@@ -90,7 +94,9 @@ impl<'a> Chronicle<'a> {
                 | flag(is_reclaiming, RECLAIMING)
                 | flag(seen.is_ending, ENDING),
             client_pid: seen.client_pid,
-            ..Point::default()
+            tmp_kib: seen.tmp_kib,
+            fds: u32::try_from(seen.descriptors.0).unwrap_or(u32::MAX),
+            ptys: u32::try_from(seen.descriptors.1).unwrap_or(u32::MAX),
         };
         self.recorder.take(now_ms, point);
         let is_hot = seen.reclaim.state == State::Hot;
@@ -149,6 +155,8 @@ mod tests {
     fn the_line_says_what_matters_and_no_more() {
         let limits = Limits::new(60 << 10, 0);
         let quiet = Glance {
+            tmp_kib: 0,
+            descriptors: (0, 0),
             client_pid: 1,
             total_kib: 412 << 10,
             rate_kib_s: FAST_KIB_S - 1,

@@ -48,6 +48,18 @@ impl Holdings {
             .min()
     }
 
+    /// At the last whole look: open descriptors of the session, and the masters of pseudo-terminals among them.
+    #[must_use]
+    pub fn descriptors(&self) -> (u64, u64) {
+        self.descriptors.held()
+    }
+
+    /// Outputs on tmpfs, KiB.
+    #[must_use]
+    pub fn memory_kib(&self) -> u64 {
+        self.outputs.memory_kib()
+    }
+
     /// Outputs that lie in memory count as the session's.
     pub fn before_look(&mut self, watcher: &mut Watcher) {
         watcher.set_files_kib(self.outputs.memory_kib());

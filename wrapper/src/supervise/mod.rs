@@ -862,6 +862,8 @@ impl Supervisor<'_> {
             is_contained: self.containment.folder().is_some(),
             is_ending: life.ending.is_some(),
             reclaim: *self.reclaim.report(),
+            tmp_kib: self.holdings.memory_kib(),
+            descriptors: self.holdings.descriptors(),
         };
         self.chronicle.look(now_ms, &glance);
     }

@@ -151,7 +151,9 @@ pub fn run(places: &Places, wish: &Wish<'_>, tell: &mut dyn FnMut(Item)) -> Repo
         folder: here,
         next_cwd_file: sweep.next_cwd_file,
     };
-    if let Some(base) = record_folder.filter(|_| record.is_news(earlier.as_ref())) {
+    // Who only looks leaves no trace.
+    let is_kept = !wish.dry_run && record.is_news(earlier.as_ref());
+    if let Some(base) = record_folder.filter(|_| is_kept) {
         // Lost: the next sweep begins anew.
         let _ = record.write(base);
     }
