@@ -194,8 +194,8 @@ fn a_file_that_takes_a_gib_each_second_is_ended_before_6_gib_are_full() {
     // Whatever this machine's disk can do: blocks are taken by the clock and never written. Deaf to TERM as well.
     let by_the_clock = "trap '' TERM; file=$(readlink /proc/$$/fd/1); have=0; began=${EPOCHREALTIME/./}\n\
          while [ $have -lt 8192 ]; do want=$(((${EPOCHREALTIME/./} - began) / 977))\n\
-         [ $want -gt $have ] && fallocate -l ${want}MiB \"$file\" || break; have=$want; sleep 0.01; done\n\
-         echo done >> \"$HOME/done\"\n";
+         if [ $want -gt $have ]; then fallocate -l ${want}MiB \"$file\" || break; have=$want; fi\n\
+         sleep 0.01; done\necho done >> \"$HOME/done\"\n";
     match on_6_gib(&sandbox, by_the_clock) {
         Ok(disk) => assert_ended_in_time(&sandbox, &disk),
         Err(why) => skip!("{why} here"),
