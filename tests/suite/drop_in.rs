@@ -1002,6 +1002,7 @@ fn a_start_leaves_nothing_behind_but_the_cache() {
         [
             "cache/claude-safe",
             "cache/claude-safe/clients",
+            "cache/claude-safe/sweep",
             "run/claude-safe"
         ]
     );

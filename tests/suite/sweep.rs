@@ -332,8 +332,10 @@ impl TwoUsers {
     fn as_nobody(&self, words: &[&str]) -> Command {
         let mut command = self.sandbox.command(&self.program);
         command.args(words).uid(NOBODY).gid(NOBODY);
-        // A state folder of their own, in the temporary folder.
-        command.env_remove("XDG_RUNTIME_DIR");
+        // Nothing of root's.
+        for name in ["XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "HOME"] {
+            command.env_remove(name);
+        }
         command
     }
 }

@@ -156,7 +156,12 @@ impl Folder {
     pub fn look(&self, name: &CStr) -> Result<Entry, Refusal> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statat(fd::lend(self.0.as_fd()), name, flags);
-        stat.map(|stat| Entry::of(&stat)).map_err(Refusal::of)
+        let entry = stat.map(|stat| Entry::of(&stat)).map_err(Refusal::of)?;
+        match entry.links {
+            // Found by its name, which another process took away before the file was looked at.
+            0 => Err(Refusal::Gone),
+            _ => Ok(entry),
+        }
     }
 
     /// Takes that name away from a file; of a symlink the link goes, never its target. Never a folder.

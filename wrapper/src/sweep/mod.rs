@@ -27,10 +27,10 @@ mod processes;
 mod sockets;
 mod task_outputs;
 
-use crate::config::absolute_folder;
+use crate::config::{absolute_folder, own_folder};
 use crate::os::files::FileId;
 use crate::os::folder::{Entry, Folder, Kind, Refusal};
-use crate::os::private;
+use crate::os::private::{self, Access};
 use crate::os::process::own_ids;
 use crate::state;
 use crate::supervise::conversation::client_folder;
@@ -41,7 +41,7 @@ use owners::Owners;
 use processes::Processes;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs;
-use std::io::Write;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -55,8 +55,10 @@ pub struct Places {
     pub temporary: PathBuf,
     /// Where clients keep what they know.
     pub client_folders: Vec<PathBuf>,
-    /// Where our own sessions have their folders; the record of the last sweep lies in the first.
+    /// Where our own sessions have their folders.
     pub state_bases: Vec<PathBuf>,
+    /// The file in which one sweep tells the next about the clocks, and how far it came.
+    pub record: Option<PathBuf>,
     /// Where the kernel tells about processes.
     pub proc_root: PathBuf,
     /// Whose files are swept.
@@ -71,6 +73,7 @@ impl Places {
             temporary: temporary_folder(&variable),
             client_folders: client_folder(&variable).into_iter().collect(),
             state_bases: state::bases(&variable, uid),
+            record: own_folder(&variable, "XDG_CACHE_HOME", ".cache").map(|own| own.join("sweep")),
             proc_root: "/proc".into(),
             uid,
         }
@@ -114,8 +117,7 @@ pub fn run(places: &Places, wish: &Wish<'_>, tell: &mut dyn FnMut(Item)) -> Repo
         }
     };
     let mut proc = Proc::new(&places.proc_root);
-    let record_folder = places.state_bases.first();
-    let earlier = record_folder.and_then(|base| Record::read(base));
+    let earlier = places.record.as_deref().and_then(Record::read);
     let mut owners = None;
     let set_forward = earlier.is_none() && {
         let found = look_at_owners(places, &mut proc, wish.now);
@@ -153,9 +155,9 @@ pub fn run(places: &Places, wish: &Wish<'_>, tell: &mut dyn FnMut(Item)) -> Repo
     };
     // Who only looks leaves no trace.
     let is_kept = !wish.dry_run && record.is_news(earlier.as_ref());
-    if let Some(base) = record_folder.filter(|_| is_kept) {
+    if let Some(path) = places.record.as_ref().filter(|_| is_kept) {
         // Lost: the next sweep begins anew.
-        let _ = record.write(base);
+        let _ = record.write(path);
     }
     sweep.report
 }
@@ -268,7 +270,7 @@ fn is_ours(folder: &Folder, uid: u32) -> bool {
         .is_ok_and(|own| own.uid == uid && own.mode & OTHERS_WRITE == 0)
 }
 
-/// What one sweep leaves to the next, in the folder of our sessions.
+/// What one sweep leaves to the next, in our cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     clock: ClockRecord,
@@ -278,16 +280,17 @@ struct Record {
     next_cwd_file: u16,
 }
 
-/// Its file.
-const RECORD: &str = "sweep";
+/// A record is a hundred bytes.
+const RECORD_BYTES: u64 = 1024;
 
 /// A record as old as this is written anew: the clocks drift apart, slowly.
 const RECORD_MS: u64 = 600_000;
 
 impl Record {
-    fn read(base: &Path) -> Option<Record> {
-        private::check_folder(base).ok()?;
-        let text = state::read_file(base, RECORD)?;
+    fn read(path: &Path) -> Option<Record> {
+        let mut text = String::new();
+        let file = private::file(path, Access::Read).ok()?;
+        file.take(RECORD_BYTES).read_to_string(&mut text).ok()?;
         let mut lines = text.lines();
         let clock = ClockRecord::parse(lines.next()?)?;
         let mut words = lines.next()?.split(' ');
@@ -300,21 +303,19 @@ impl Record {
         })
     }
 
-    fn write(&self, base: &Path) -> std::io::Result<()> {
-        private::folder(base)?;
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
         let (dev, ino) = self
             .folder
             .map_or((0, 0), |folder| (folder.dev, folder.ino));
-        let text = format!(
-            "{}\n{dev} {ino} {}\n",
-            self.clock.text(),
-            self.next_cwd_file
-        );
+        let next = self.next_cwd_file;
+        let text = format!("{}\n{dev} {ino} {next}\n", self.clock.text());
         // Sweeps that end at once each write a draft of their own; the last rename wins.
-        let draft = base.join(format!("{RECORD}-draft-{}", std::process::id()));
-        let mut file = fs::File::create(&draft)?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| fs::rename(&draft, base.join(RECORD)))
+        let draft = path.with_extension(std::process::id().to_string());
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, path))
             .inspect_err(|_| {
                 let _ = fs::remove_file(&draft);
             })

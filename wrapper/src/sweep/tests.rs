@@ -33,6 +33,7 @@ impl Scene {
             temporary: at("tmp"),
             client_folders: vec![at("client")],
             state_bases: vec![at("state")],
+            record: Some(at("cache/claude-safe/sweep")),
             proc_root: proc.path().to_path_buf(),
             uid: own_ids().euid,
         };
@@ -580,17 +581,20 @@ fn the_sessions_own_temporary_folder_comes_first() {
 }
 
 #[test]
-fn the_record_is_believed_only_in_a_folder_of_ours_alone() {
+fn the_record_is_believed_only_in_a_file_of_ours() {
     let scene = Scene::new();
     scene.sweep();
-    let base = &scene.places.state_bases[0];
-    let record = Record::read(base).unwrap();
+    let path = scene.places.record.as_deref().unwrap();
+    let record = Record::read(path).unwrap();
     assert_eq!(record.folder, FileId::of(&scene.places.temporary));
-    fs::set_permissions(base, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_eq!(Record::read(base), None);
-    fs::set_permissions(base, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    let elsewhere = scene.scratch.path().join("elsewhere");
+    fs::rename(path, &elsewhere).unwrap();
+    symlink(&elsewhere, path).unwrap();
+    assert_eq!(Record::read(path), None);
+    fs::remove_file(path).unwrap();
     for junk in ["", "1 2 3 4", "1 2 3 4\n1 2", "1 2 3 4\n1 2 65536"] {
-        fs::write(base.join(RECORD), junk).unwrap();
-        assert_eq!(Record::read(base), None, "{junk:?}");
+        fs::write(path, junk).unwrap();
+        assert_eq!(Record::read(path), None, "{junk:?}");
     }
 }
