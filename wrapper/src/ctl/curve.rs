@@ -20,7 +20,7 @@ pub(super) struct Frame {
 /// Blanks, the label of the scale, the axis: left of the curve.
 const LEFT: usize = 2 + 9 + 2;
 /// The names of limits, right of it.
-const RIGHT: usize = 14;
+const RIGHT: usize = 16;
 /// Below this width there is room for the curve only.
 const NARROW: usize = LEFT + RIGHT + 10;
 /// A limit is near if the highest value comes to so many parts of it.
