@@ -562,7 +562,7 @@ fn the_line_for_the_clients_status_line_is_where_the_client_is_told() {
 fn captures() -> Vec<(String, String)> {
     let file = claude_safe_tests::artifacts::workspace().join("wrapper/doc/control-plane.md");
     let text = fs::read_to_string(&file).unwrap();
-    let blocks = text.split("```").skip(1).step_by(2);
+    let blocks = text.split("~~~").skip(1).step_by(2);
     let found = blocks.filter_map(|block| {
         let (command, shown) = block.split_once("$ claude-safectl ")?.1.split_once('\n')?;
         Some((command.trim().to_owned(), shown.to_owned()))

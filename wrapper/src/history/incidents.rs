@@ -187,7 +187,7 @@ mod tests {
         file.write_all(b"junk\n1\t1.9\tno-kind\t0\tx\n\xff\n\n")
             .unwrap();
         let found = |incident: &Incident| of_session(scratch.path(), incident.session).unwrap();
-        assert_eq!(found(&two), [two.clone()]);
+        assert_eq!(found(&two), vec![two.clone()]);
         assert_eq!(found(&one)[0].text, "a tab?and more");
         for (kind, word) in WORDS {
             assert_eq!(kind.word(), word);

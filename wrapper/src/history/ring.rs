@@ -363,7 +363,7 @@ mod tests {
                 }
                 Ok(past) => {
                     let records = (cut - HEADER_LEN) / RECORD_LEN;
-                    let rest = usize::from((cut - HEADER_LEN) % RECORD_LEN != 0);
+                    let rest = usize::from(!(cut - HEADER_LEN).is_multiple_of(RECORD_LEN));
                     assert_eq!((past.points.len(), past.damaged), (records, rest));
                 }
             }
