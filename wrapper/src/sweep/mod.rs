@@ -5,12 +5,12 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`cwd_files`] | `claude-XXXX-cwd` |
-//! | [`task_outputs`] | `claude-UID/FOLDER/UUID/tasks/*.output`, and the folders when they are empty |
-//! | [`sockets`] | `cc-socks/PID.sock` |
+//! | `cwd_files` | `claude-XXXX-cwd` |
+//! | `task_outputs` | `claude-UID/FOLDER/UUID/tasks/*.output`, and the folders when they are empty |
+//! | `sockets` | `cc-socks/PID.sock` |
 //! | [`age`] | how old a file is, whatever the clocks do |
-//! | [`processes`] | what running processes name in command lines and hold open |
-//! | [`owners`] | the conversations of sessions that live |
+//! | `processes` | what running processes name in command lines and hold open |
+//! | `owners` | the conversations of sessions that live |
 //! | [`account`] | counts and reasons |
 //! | [`attendant`] | the sweeps of a running session |
 //!
