@@ -14,8 +14,13 @@ set_swap() { # MiB
     done
   done
   [ "$1" != 0 ] || return 0
-  modprobe zram && device=$(zramctl --find --size "$1M" --algorithm lz4) && mkswap --quiet "$device" >/dev/null &&
-    swapon --priority 100 "$device"
+  modprobe zram || return 1
+  # udev looks at a new device, too.
+  until device=$(zramctl --find --size "$1M" --algorithm lz4 2>/dev/null); do
+    [ $SECONDS -lt $end ] || { echo 'no zram device can be had'; return 1; }
+    sleep 0.3
+  done
+  mkswap --quiet "$device" >/dev/null && swapon --priority 100 "$device"
 }
 
 # default: as Debian ships it. tight: a tenth of its patience, and swap counts too. off.
