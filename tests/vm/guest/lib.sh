@@ -55,7 +55,8 @@ swap_speed() {
   local group=/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/speed.scope began pid piece
   in_scope speed.scope vm-probe allocate --mib 160 --mib-per-s 1000 --hold-ms 600000 --say "$work/speed" >/dev/null 2>&1 &
   pid=$!
-  allocated() { at_least 'bytes' "$(cat $group/memory.current)" $((160 << 20)); }
+  # shellcheck disable=SC2317 # within runs it
+  allocated() { at_least 'bytes' "$(cat "$group/memory.current")" $((160 << 20)); }
   within 60 allocated >/dev/null || return 1
   # The first time the kernel goes through all of it once.
   echo '8M swappiness=200' >$group/memory.reclaim
