@@ -246,3 +246,63 @@ impl Folder {
         failed && errno == Some(libc::ECONNREFUSED)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::scratch::Scratch;
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_takes_a_files_place_after_the_look_goes_and_its_target_stays() {
+        let scratch = Scratch::new();
+        let precious = scratch.write("precious", "text");
+        let name = c"claude-0001-cwd";
+        let path = scratch.write("claude-0001-cwd", "x");
+        let folder = Folder::open(scratch.path()).unwrap();
+        assert_eq!(folder.look(name).unwrap().kind, Kind::File);
+        std::fs::remove_file(&path).unwrap();
+        symlink(&precious, &path).unwrap();
+        assert_eq!(folder.remove(name), Ok(()));
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "text");
+        std::fs::create_dir(&path).unwrap();
+        assert!(folder.remove(name).is_err() && path.is_dir());
+    }
+
+    #[test]
+    fn a_folder_that_was_opened_stays_the_same_whatever_takes_its_name() {
+        let scratch = Scratch::new();
+        let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
+        for folder in [&one, &two] {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("x"), "text").unwrap();
+        }
+        let outer = Folder::open(scratch.path()).unwrap();
+        let folder = outer.inner(c"one").unwrap();
+        std::fs::rename(&one, scratch.path().join("moved")).unwrap();
+        symlink(&two, &one).unwrap();
+        assert_eq!(folder.remove(c"x"), Ok(()));
+        assert!(two.join("x").exists() && !scratch.path().join("moved/x").exists());
+        assert_eq!(outer.inner(c"one").unwrap_err(), Refusal::NotAFolder);
+        assert_eq!(folder.look(c"x"), Err(Refusal::Gone));
+    }
+
+    #[test]
+    fn every_name_is_told_once_however_long_the_folder_is() {
+        let scratch = Scratch::new();
+        let wanted: Vec<String> = (0..3_000)
+            .map(|number| format!("name-{number:04}"))
+            .collect();
+        for name in &wanted {
+            scratch.write(name, "");
+        }
+        let folder = Folder::open(scratch.path()).unwrap();
+        let mut told = Vec::new();
+        let all = folder.each_name(&mut |name| {
+            told.push(name.to_str().unwrap().to_owned());
+            true
+        });
+        told.sort();
+        assert_eq!((all, told), (Ok(()), wanted));
+    }
+}

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `cwd_files` | `claude-XXXX-cwd` |
 //! | `task_outputs` | `claude-UID/FOLDER/UUID/tasks/*.output`, and the folders when they are empty |
-//! | `sockets` | `cc-socks/PID.sock` |
+//! | `sockets` | `cc-socks/PID.sock`, also in the user's runtime folder |
 //! | [`age`] | how old a file is, whatever the clocks do |
 //! | `processes` | what running processes name in command lines and hold open |
 //! | `owners` | the conversations of sessions that live |
@@ -53,6 +53,8 @@ pub const LIMIT_MS: u64 = 10_000;
 pub struct Places {
     /// The session's temporary folder.
     pub temporary: PathBuf,
+    /// The user's runtime folder, where there is one: clients have their sockets there then.
+    pub runtime: Option<PathBuf>,
     /// Where clients keep what they know.
     pub client_folders: Vec<PathBuf>,
     /// Where our own sessions have their folders.
@@ -71,6 +73,7 @@ impl Places {
         let uid = own_ids().euid;
         Places {
             temporary: temporary_folder(&variable),
+            runtime: absolute_folder(&variable, "XDG_RUNTIME_DIR"),
             client_folders: client_folder(&variable).into_iter().collect(),
             state_bases: state::bases(&variable, uid),
             record: own_folder(&variable, "XDG_CACHE_HOME", ".cache").map(|own| own.join("sweep")),
@@ -145,7 +148,15 @@ pub fn run(places: &Places, wish: &Wish<'_>, tell: &mut dyn FnMut(Item)) -> Repo
         match section {
             Section::CwdFiles => cwd_files::sweep(&mut sweep, &folder),
             Section::TaskOutputs => task_outputs::sweep(&mut sweep, &folder),
-            Section::Sockets => sockets::sweep(&mut sweep, &folder),
+            Section::Sockets => {
+                sockets::sweep(&mut sweep, &folder, &places.temporary);
+                let runtime = places.runtime.as_deref();
+                if let Some(path) = runtime.filter(|path| *path != places.temporary)
+                    && let Ok(folder) = Folder::open(path)
+                {
+                    sockets::sweep(&mut sweep, &folder, path);
+                }
+            }
         }
     }
     let record = Record {
@@ -191,10 +202,22 @@ impl Sweep<'_> {
         spent_ms >= self.wish.limit_ms.saturating_mul(percent) / 100
     }
 
-    /// Counts and tells one thing, whose folder's path is `at`.
+    /// Counts and tells one thing, by its way from the temporary folder.
     fn note(&mut self, section: Section, at: &[&CStr], bytes: u64, outcome: Outcome) {
+        self.note_in(&self.places.temporary, section, at, bytes, outcome);
+    }
+
+    /// The same, by its way from another folder.
+    fn note_in(
+        &mut self,
+        base: &Path,
+        section: Section,
+        at: &[&CStr],
+        bytes: u64,
+        outcome: Outcome,
+    ) {
         self.report.account(section).note(bytes, outcome);
-        let mut path = self.places.temporary.clone();
+        let mut path = base.to_path_buf();
         path.extend(at.iter().map(|name| OsStr::from_bytes(name.to_bytes())));
         (self.tell)(Item {
             section,

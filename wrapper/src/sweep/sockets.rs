@@ -1,4 +1,5 @@
-//! `cc-socks/PID.sock`: where the client with that pid can be spoken to. A SIGKILL leaves it behind. Never touches
+//! `cc-socks/PID.sock`: where the client with that pid can be spoken to. It lies in `XDG_RUNTIME_DIR`, where that is set,
+//! else in the temporary folder. A SIGKILL leaves it behind. Never touches
 //! one on which anybody listens, whoever that is.
 
 use super::account::{Kept, Outcome, Section};
@@ -7,6 +8,7 @@ use super::owners::start_of;
 use super::{Sweep, is_ours, objection};
 use crate::os::folder::{Folder, Kind, Refusal};
 use std::ffi::{CStr, CString};
+use std::path::Path;
 
 /// Their folder.
 const FOLDER: &CStr = c"cc-socks";
@@ -14,9 +16,9 @@ const FOLDER: &CStr = c"cc-socks";
 /// So many are remembered; the next sweep sees the rest.
 const MAX_NAMES: usize = 16_384;
 
-/// Removes the dead ones, as far as the time lasts.
-pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
-    let folder = match temporary.inner(FOLDER) {
+/// Removes the dead ones below the folder that is at `path`, as far as the time lasts.
+pub(super) fn sweep(sweep: &mut Sweep<'_>, base: &Folder, path: &Path) {
+    let folder = match base.inner(FOLDER) {
         Ok(folder) if is_ours(&folder, sweep.places.uid) => folder,
         Err(Refusal::Gone) => return,
         other => {
@@ -25,7 +27,7 @@ pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
                 Err(Refusal::NotAFolder) => Kept::OddKind,
                 Err(_) => Kept::Failed,
             };
-            sweep.note(Section::Sockets, &[FOLDER], 0, Outcome::Kept(why));
+            sweep.note_in(path, Section::Sockets, &[FOLDER], 0, Outcome::Kept(why));
             return;
         }
     };
@@ -42,7 +44,7 @@ pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
         if let Some(pid) = pid_of(name.to_bytes())
             && let Some(outcome) = consider(sweep, &folder, name, pid)
         {
-            sweep.note(Section::Sockets, &[FOLDER, name], 0, outcome);
+            sweep.note_in(path, Section::Sockets, &[FOLDER, name], 0, outcome);
         }
     }
 }

@@ -25,12 +25,13 @@ impl Scene {
     fn new() -> Scene {
         let (scratch, proc) = (Scratch::new(), FakeProc::new());
         let at = |name: &str| scratch.path().join(name);
-        for name in ["tmp", "client", "client/sessions"] {
+        for name in ["tmp", "run", "client", "client/sessions"] {
             fs::create_dir(at(name)).unwrap();
         }
         proc.process(10, 1, b"claude", 500, 1);
         let places = Places {
             temporary: at("tmp"),
+            runtime: Some(at("run")),
             client_folders: vec![at("client")],
             state_bases: vec![at("state")],
             record: Some(at("cache/claude-safe/sweep")),
@@ -204,22 +205,24 @@ fn a_symlink_that_is_swapped_in_takes_nothing_with_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
+                symlink(&precious, &link).unwrap();
                 fs::write(&draft, "x").unwrap();
                 grow_old(&draft, DAY);
                 fs::rename(&draft, &at).unwrap();
-                symlink(&precious, &link).unwrap();
+                // Also with one processor a sweep comes to see it.
+                std::thread::yield_now();
                 fs::rename(&link, &at).unwrap();
             }
         });
-        let until = SystemTime::now() + Duration::from_secs(20);
-        while (removed < 300 || links < 300) && SystemTime::now() < until {
+        let until = SystemTime::now() + Duration::from_secs(90);
+        while (removed < 100 || links < 100) && SystemTime::now() < until {
             let report = scene.sweep_as(&[Section::CwdFiles], false, Now::read(), &|| 0);
             removed += cwd(&report).removed;
             links += cwd(&report).kept(Kept::OddKind);
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(removed > 20 && links > 20, "no race: {removed} {links}");
+    assert!(removed > 3 && links > 3, "no race: {removed} {links}");
     let left = fs::metadata(&precious).unwrap();
     assert_eq!((left.nlink(), left.len()), (1, 11));
 }
@@ -498,8 +501,14 @@ fn no_folder_on_the_way_to_outputs_may_be_a_symlink_or_everybodys() {
 
 #[test]
 fn a_socket_on_which_nobody_listens_goes_and_no_other() {
+    for base in ["tmp", "run"] {
+        sockets_in(base);
+    }
+}
+
+fn sockets_in(base: &str) {
     let scene = Scene::new();
-    let folder = scene.tmp("cc-socks");
+    let folder = scene.scratch.path().join(base).join("cc-socks");
     fs::create_dir(&folder).unwrap();
     let bind = |name: &str| UnixListener::bind(folder.join(name)).unwrap();
     let old = |name: &str| {
