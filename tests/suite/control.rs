@@ -303,11 +303,9 @@ fn status_has_a_block_for_each_running_session() {
             id.map(String::as_str),
             "{words:?}"
         );
-        let line = said
-            .text
-            .lines()
-            .find(|line| line.starts_with(&session.wrapper.to_string()));
-        let line = line.unwrap_or_else(|| panic!("{}", said.text));
+        let title = format!("(claude-safe {})", session.wrapper);
+        let block = said.text.split("\n\n").find(|block| block.contains(&title));
+        let block = block.unwrap_or_else(|| panic!("{}", said.text));
         for part in [
             &session.client.to_string(),
             "1024 MiB",
@@ -316,7 +314,7 @@ fn status_has_a_block_for_each_running_session() {
             "standby",
             id.unwrap(),
         ] {
-            assert!(line.contains(part), "{part:?} in {line}");
+            assert!(block.contains(part), "{part:?} in {block}");
         }
     }
     one.end();

@@ -602,10 +602,11 @@ fn the_captures_in_the_documentation_are_what_the_program_still_says() {
         .collect();
     assert_eq!(commands, ["doctor", "status", "top", "report"]);
     for (command, capture) in &captures {
-        assert!(
-            capture.lines().all(|line| line.chars().count() <= 80) || command == "doctor",
-            "{capture}"
-        );
+        // What a machine lacks, and the remedy, is as long as it is.
+        let is_free = |line: &&str| line.contains("in force: ") || line.contains("typing claude");
+        for line in capture.lines().filter(|line| !is_free(line)) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
         let mut said = control(&sandbox, &[command]);
         let output = said
             .env("CLAUDE_SAFE_BIN", program("fake-claude"))

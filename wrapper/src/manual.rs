@@ -306,7 +306,8 @@ fn fish() -> String {
         }
         for flag in command.options {
             let value = match value_name(flag) {
-                Some("FILE") => " -F",
+                Some("FILE") if flag.value == Some("[FILE]") => " -F",
+                Some("FILE") => " -r -F",
                 Some("DIR") => " -x -a '(__fish_complete_directories)'",
                 Some(_) => " -x",
                 None => "",
