@@ -14,7 +14,7 @@ complete -c claude-safectl -n __fish_use_subcommand -a pty -d 'Who holds pseudo-
 complete -c claude-safectl -n '__fish_seen_subcommand_from pty' -l json -d 'For programs: plain numbers, sizes in bytes'
 complete -c claude-safectl -n __fish_use_subcommand -a report -d 'An incident report to paste, of the running sessions, of the one of process PID, or of the last one: who grew and how fast, what is in force, what happened; no arguments, no contents'
 complete -c claude-safectl -n '__fish_seen_subcommand_from report' -a '(__fish_complete_pids)'
-complete -c claude-safectl -n '__fish_seen_subcommand_from report' -l svg -F -d 'Draw the memory, the limits and the restarts of one session to FILE, and tell nothing else'
+complete -c claude-safectl -n '__fish_seen_subcommand_from report' -l svg -r -F -d 'Draw the memory, the limits and the restarts of one session to FILE, and tell nothing else'
 complete -c claude-safectl -n __fish_use_subcommand -a shim -d 'Whether typing claude starts claude-safe; makes it so, and undoes that'
 complete -c claude-safectl -n '__fish_seen_subcommand_from shim; and not __fish_seen_subcommand_from install remove status' -a install -d 'Make typing claude start claude-safe, in every new shell'
 complete -c claude-safectl -n '__fish_seen_subcommand_from shim; and not __fish_seen_subcommand_from install remove status' -a remove -d 'Undo that: take out what install put in'

@@ -60,6 +60,9 @@ const BOTTOM: u64 = 620;
 /// A limit is drawn if the highest curve comes to so many parts of it.
 const NEAR: u64 = 4;
 
+/// So near to an edge a centred name would be cut off.
+const EDGE: u64 = 120;
+
 const STYLE: &str = "\
 text{font:24px system-ui,sans-serif;fill:#1f2328}.title{font-size:32px;font-weight:600}.small{fill:#59636e}\
 .grid{stroke:#d1d9e0;stroke-width:2}.axis{stroke:#59636e;stroke-width:3}\
@@ -195,7 +198,13 @@ pub fn svg(picture: &Picture) -> String {
         line(&mut out, "event", (x, TOP), (x, BOTTOM));
         // Names that would lie on each other are left out; the lines tell the moments.
         if x >= free_from {
-            text(&mut out, "small", x, TOP - 8, "middle", what);
+            // At the edges, towards the middle.
+            let anchor = match x {
+                x if x < LEFT + EDGE => "start",
+                x if x > RIGHT - EDGE => "end",
+                _ => "middle",
+            };
+            text(&mut out, "small", x, TOP - 8, anchor, what);
             free_from = x + 14 * what.chars().count() as u64;
         }
     }

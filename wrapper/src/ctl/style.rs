@@ -137,10 +137,15 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// How fast memory grows, MiB an hour.
+/// How fast memory grows: whole MiB an hour, from 10 GiB on tenths of a GiB.
 pub(super) fn growth(kib_h: Option<i64>) -> Option<String> {
     let mib = kib_h?.saturating_add(512).div_euclid(1024);
-    Some(format!("{mib:+} MiB/h"))
+    if mib.unsigned_abs() < 10 << 10 {
+        return Some(format!("{mib:+} MiB/h"));
+    }
+    let sign = if mib < 0 { '-' } else { '+' };
+    let tenths = mib.unsigned_abs() * 10 / 1024;
+    Some(format!("{sign}{}.{} GiB/h", tenths / 10, tenths % 10))
 }
 
 /// How long something has lasted, in its two largest units.
@@ -184,6 +189,21 @@ mod tests {
         ] {
             assert_eq!(age(seconds), says);
         }
+    }
+
+    #[test]
+    fn growth_has_a_sign_and_the_unit_that_fits() {
+        for (kib_h, says) in [
+            (0, "+0 MiB/h"),
+            (-1, "+0 MiB/h"),
+            (300 << 10, "+300 MiB/h"),
+            (-5 << 10, "-5 MiB/h"),
+            (11_955 << 10, "+11.6 GiB/h"),
+            (i64::MIN, "-8796093022208.0 GiB/h"),
+        ] {
+            assert_eq!(growth(Some(kib_h)).as_deref(), Some(says), "{kib_h}");
+        }
+        assert_eq!(growth(None), None);
     }
 
     #[test]
