@@ -187,7 +187,7 @@ pub(super) fn places(now: &Resident) -> Vec<(&'static str, u64)> {
         .chain(others)
         .filter(|(_, bytes)| *bytes > 0)
         .collect();
-    all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    all.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     all
 }
 

@@ -57,7 +57,7 @@ pub(super) fn ended(folder: &Path, running: &[Session]) -> (Vec<Past>, Vec<Strin
             Err(complaint) => complaints.push(complaint),
         }
     }
-    all.sort_by_key(|past| past.points.last().map(|point| point.at_unix_ms));
+    all.sort_unstable_by_key(|past| past.points.last().map(|point| point.at_unix_ms));
     (all, complaints)
 }
 

@@ -296,7 +296,7 @@ fn who_grew(status: &Status, processes: &mut Proc) -> String {
     };
     let mut before = footprints(sample, processes);
     wait::wait(&[], Some(BETWEEN_LOOKS_MS));
-    before.sort_by_key(|process| std::cmp::Reverse(process.kib));
+    before.sort_unstable_by_key(|process| std::cmp::Reverse(process.kib));
     let more = before.len().saturating_sub(PROCESSES);
     let head = ["process", "program", "in memory", "in swap", "grown in 2 s"];
     let mut rows = vec![head.map(str::to_owned)];

@@ -114,7 +114,7 @@ impl Status {
         // One that is older than the hour tells where the curve begins.
         let mut points = past.points.clone();
         points.extend(self.recent(0).last());
-        points.sort_by_key(|point| point.at_unix_ms);
+        analysis::in_order_of_time(&mut points);
         curve::draw(&points, &curve::limits(&past.header), frame)
     }
 

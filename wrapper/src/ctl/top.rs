@@ -59,7 +59,7 @@ fn biggest(status: &Status, processes: &mut Proc) -> Vec<[String; 3]> {
         return Vec::new();
     };
     let mut all: Vec<_> = sample.processes.iter().collect();
-    all.sort_by_key(|process| std::cmp::Reverse(process.footprint_kib));
+    all.sort_unstable_by_key(|process| std::cmp::Reverse(process.footprint_kib));
     let rows = all.into_iter().take(PROCESSES).map(|process| {
         let pid = process.id.pid;
         let name = processes.name(pid).unwrap_or("?".to_owned());

@@ -10,9 +10,13 @@ pub fn recent(points: &[Point], now_unix_ms: u64, span_ms: u64) -> Vec<Point> {
     let from = now_unix_ms.saturating_sub(span_ms);
     let is_recent = |point: &&Point| (from..=now_unix_ms).contains(&point.at_unix_ms);
     let mut recent: Vec<Point> = points.iter().filter(is_recent).copied().collect();
-    // A clock that was set back: the order of the times is what a curve needs.
-    recent.sort_by_key(|point| point.at_unix_ms);
+    in_order_of_time(&mut recent);
     recent
+}
+
+/// A clock that was set back leaves them in another order; a curve needs that of the times.
+pub fn in_order_of_time(points: &mut [Point]) {
+    points.sort_unstable_by_key(|point| point.at_unix_ms);
 }
 
 /// How fast memory grows, KiB an hour, by least squares over the samples of the present life of the client: a
