@@ -16,6 +16,7 @@
 //! | [`statistics`] | the SIGUSR1 line |
 //! | [`ending`] | TERM, grace, KILL: of the client, of a tool, of what is left |
 //! | [`leftovers`] | what a client leaves behind |
+//! | `tiers` | what tier 1 is to do next, and what is told of tiers 0 and 1 |
 //! | [`restart`] | when to start again, and when to give up |
 //! | [`tool`] | what a tool is called, and which one the kernel has killed |
 
@@ -30,6 +31,7 @@ pub mod relay;
 pub mod restart;
 pub mod statistics;
 pub mod terminal;
+mod tiers;
 pub mod tool;
 pub mod transcript;
 
@@ -39,17 +41,15 @@ use crate::client::find::Client;
 use crate::config::Config;
 use crate::config::memory::swap_total_kib;
 use crate::contain::{Caps, Containment, group};
-use crate::guard_page;
 use crate::history::Kind;
 use crate::notice;
-use crate::orphans::{self, LEDGER, Ledger};
+use crate::orphans::{self, Ledger};
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
-use crate::reclaim::{Goal, Reclaim};
+use crate::reclaim::Reclaim;
 use crate::remedy;
 use crate::state::{self, NOTES, Notes, SessionFolder};
-use crate::stats_page;
 use crate::sweep::Places;
 use crate::sweep::attendant::Attendant;
 use crate::watch::proc_fs::Proc;
@@ -105,12 +105,6 @@ const ENDS_A_SESSION: [Signo; 4] = [
 
 /// The first look comes no later: until then the client's tree is not known.
 const FIRST_LOOK_MS: u64 = 1_000;
-
-/// A session counts as idle when nothing has been done in it for this long.
-const IDLE_MS: u64 = 60_000;
-
-/// How often is asked whether it is, milliseconds: its transcript is read for that.
-const IDLE_LOOK_MS: u64 = 10_000;
 
 /// The share of the free swap that one session may be given, percent.
 const SWAP_SHARE_PERCENT: u64 = 75;
@@ -325,11 +319,6 @@ fn unix_s() -> u64 {
     now.map_or(0, |since| since.as_secs())
 }
 
-/// Is the guard to be told to use its pool? Once a life, when the tree first fills the threshold; never without one.
-fn tier_1_is_due(total_kib: u64, threshold_mib: Option<u64>, told: bool) -> bool {
-    !told && threshold_mib.is_some_and(|mib| total_kib >= mib.saturating_mul(1024))
-}
-
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
 fn oom_kills() -> u64 {
     group::keyed(Path::new("/proc/vmstat"), "oom_kill").unwrap_or(0)
@@ -525,44 +514,6 @@ impl Supervisor<'_> {
         })
     }
 
-    /// Is what is left behind to be cleared up?
-    fn sweeps(&self) -> bool {
-        self.setup.config.sweep && self.setup.invocation.starts_session() == StartsSession::Yes
-    }
-
-    /// Ends what the client of this life has left running, and says so.
-    fn end_leftovers(&mut self, life: &Life) -> Option<String> {
-        // No look, no tool.
-        let ledger = life.ledger.as_ref()?;
-        let daemon: Vec<_> = self.containment.daemon().into_iter().collect();
-        let group = self.containment.folder();
-        leftovers::end_of(&mut self.processes, ledger, group, &daemon)
-    }
-
-    /// Keeps in mind, and in the session's folder, who belongs to the session.
-    fn note_ledger(&mut self, life: &mut Life) {
-        let sample = life.watcher.sample();
-        let is_first = life.ledger.is_none();
-        let ledger = life.ledger.get_or_insert_with(|| {
-            let pid = sample.client.pid;
-            let stat = self.processes.stat(pid, None);
-            let hangup = orphans::ignores_hangup(&mut self.processes, pid);
-            Ledger::new(stat.map_or(0, |stat| stat.session), hangup)
-        });
-        let is_news = ledger.note(sample) || is_first;
-        if let Some(folder) = self.setup.folder.as_ref().filter(|_| is_news) {
-            let _ = folder.write(LEDGER, &ledger.text());
-        }
-        if is_first && self.sweeps() && !self.cleared_up {
-            self.cleared_up = true;
-            let left = leftovers::of_dead_sessions(&self.setup.state_base, &mut self.processes);
-            if let Some((ending, text)) = left {
-                self.notifier.tell(&self.keeper, &text);
-                self.of_dead_sessions = Some(ending);
-            }
-        }
-    }
-
     fn ceiling_s(&self) -> u64 {
         u64::from(self.setup.config.watchdog_interval_s)
     }
@@ -648,41 +599,6 @@ impl Supervisor<'_> {
                 self.steer(life);
             }
         }
-    }
-
-    /// Tier 1 by the kernel: asks for the next step, if it is time for one.
-    fn steer(&mut self, life: &mut Life) {
-        let now = process::now_ms();
-        let config = self.setup.config;
-        let is_wanted = config.reclaims_by("cgroup") && life.ending.is_none();
-        let threshold_kib = config.guard_threshold_mib.saturating_mul(1024);
-        let goal = if !is_wanted {
-            Goal::Rest
-        } else if self.is_idle(life, now) {
-            Goal::Idle { threshold_kib }
-        } else {
-            Goal::Hold { threshold_kib }
-        };
-        let next_ms = self.reclaim.look(self.containment.folder(), now, goal);
-        life.reclaim_at_ms = next_ms.map(|ms| now + ms);
-        let weight = self.reclaim.report().swap_weight_permille;
-        if weight > 0 {
-            life.watcher.weigh_swap(weight);
-        }
-    }
-
-    /// Has the conversation waited for its user for a while?
-    fn is_idle(&mut self, life: &mut Life, now_ms: u64) -> bool {
-        let Some(seen) = life.last.filter(|_| !self.setup.invocation.is_print()) else {
-            return false;
-        };
-        if now_ms >= life.idle_asked_ms + IDLE_LOOK_MS {
-            life.idle_asked_ms = now_ms;
-            let waits = self.conversation.observe(seen.client.pid).turn == Turn::Idle;
-            life.idle_since_ms = waits.then(|| life.idle_since_ms.unwrap_or(now_ms));
-        }
-        life.idle_since_ms
-            .is_some_and(|since| now_ms >= since + IDLE_MS)
     }
 
     /// Passes a signal on, if it was meant for the client and only we got it.
@@ -815,30 +731,6 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells the guard, once, that the tree has passed the tier 1 threshold. A page that its guard has not taken
-    /// yet, or that can't be written now, is tried again at the next look.
-    fn tell_guard(&self, seen: Seen, life: &mut Life) {
-        let threshold_mib = self.setup.config.pool_threshold_mib();
-        if !tier_1_is_due(seen.total_kib, threshold_mib, life.guard_told) {
-            return;
-        }
-        let handover = self.setup.handover.as_ref();
-        let Some(page) = handover.and_then(|handover| handover.page.as_deref()) else {
-            return;
-        };
-        life.guard_told = guard_page::ask_for_pool(page, seen.client.pid).unwrap_or(false);
-    }
-
-    /// A page for the next life: what the earlier one counted, and what it was told, is not for this one.
-    fn make_page_anew(&self) {
-        let handover = self.setup.handover.as_ref();
-        let has_page = handover.is_some_and(|handover| handover.page.is_some());
-        if let Some(folder) = self.setup.folder.as_ref().filter(|_| has_page) {
-            // Failed: there is none, and the guard counts on a page of its own.
-            let _ = folder.make_page(stats_page::LEN);
-        }
-    }
-
     /// Has a `-p` session its final answer, and a moment left to print it and leave? Ended now and
     /// started again, it would answer twice.
     fn is_about_to_finish(&mut self, seen: Seen, life: &mut Life) -> bool {
@@ -923,26 +815,6 @@ impl Supervisor<'_> {
             tool.pgid,
             TOOL_GRACE_MS,
         ));
-    }
-
-    /// Writes down where the session is contained and what tier 1 does, when either has changed.
-    fn note_tiers(&self, life: &mut Life) {
-        let report = self.reclaim.report();
-        let mut notes = life.notes.clone();
-        notes.contained = Some(self.containment.state().in_words().to_owned());
-        notes.group_folder = self.containment.folder().map(Path::to_owned);
-        if let Some(daemon) = self.containment.daemon() {
-            notes.daemon_pid = Some(daemon.pid);
-            notes.daemon_start_ticks = Some(daemon.start_ticks);
-        }
-        notes.reclaim = Some(report.state.text().to_owned());
-        notes.given_kib = Some(report.given_kib);
-        notes.back_kib = Some(report.back_kib);
-        notes.no_history = self.chronicle.trouble().map(str::to_owned);
-        if notes != life.notes {
-            life.notes = notes;
-            self.register(&life.notes);
-        }
     }
 
     /// Asks the client to leave, for a restart.
@@ -1057,31 +929,6 @@ impl Supervisor<'_> {
                 ..of_this_life.clone()
             };
             let _ = folder.write(NOTES, &notes.text());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_guard_is_told_once_from_the_threshold_on() {
-        for (total_kib, threshold_mib, told, due) in [
-            (1023, Some(1), false, false),
-            (1024, Some(1), false, true),
-            (u64::MAX, Some(1), false, true),
-            (u64::MAX, Some(1), true, false),
-            (0, Some(0), false, true),
-            (0, Some(0), true, false),
-            (u64::MAX - 1, Some(u64::MAX), false, false),
-            (u64::MAX, None, false, false),
-        ] {
-            let found = tier_1_is_due(total_kib, threshold_mib, told);
-            assert_eq!(
-                found, due,
-                "{total_kib} KiB of {threshold_mib:?} MiB, {told}"
-            );
         }
     }
 }
