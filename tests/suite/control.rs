@@ -130,7 +130,12 @@ fn without_a_session_there_is_none_and_that_is_no_failure() {
         );
         let (code, value) = ask_json(&sandbox, &[command]);
         let none = match command {
-            "status" => json!({"sessions": [], "daemons": [], "complaints": []}),
+            "status" => {
+                let folder = sandbox.tmp();
+                let temporary =
+                    json!({"folder": folder, "removable": 0, "bytes": 0, "all_seen": true});
+                json!({"sessions": [], "daemons": [], "temporary": temporary, "complaints": []})
+            }
             _ => json!({"sessions": [], "complaints": []}),
         };
         assert_eq!((code, value), (Some(0), none));

@@ -98,7 +98,7 @@ mod tests {
     }
 
     fn ledger(ignores_hangup: bool) -> Ledger {
-        let mut ledger = Ledger::new(5, ignores_hangup);
+        let mut ledger = Ledger::new(Some(5), ignores_hangup);
         ledger.note(&sample(&[
             (
                 Branch::Tool,

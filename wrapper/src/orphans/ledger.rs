@@ -32,8 +32,9 @@ struct Entry {
 /// The processes below one client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// The client's session; 0: not seen yet.
-    client_session: i32,
+    /// The client's session; 0: its leader is outside of this pid namespace, as in a container that was entered.
+    /// `None`: not known.
+    client_session: Option<i32>,
     /// The client itself ignores SIGHUP, and so do its children: it says nothing about them.
     client_ignores_hangup: bool,
     /// In the order of their ids.
@@ -42,7 +43,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// For a client that runs now.
-    pub fn new(client_session: i32, client_ignores_hangup: bool) -> Ledger {
+    pub fn new(client_session: Option<i32>, client_ignores_hangup: bool) -> Ledger {
         Ledger {
             client_session,
             client_ignores_hangup,
@@ -61,7 +62,7 @@ impl Ledger {
             let leader_tie = self.tie_of(leader.id);
             for process in members {
                 let known = self.entry(process.id);
-                let within = process.session == self.client_session
+                let within = Some(process.session) == self.client_session
                     || process.session == leader.session && leader_tie != Some(Tie::Apart);
                 let tie = match known {
                     _ if process.ppid == sample.client.pid => Tie::Direct,
@@ -109,7 +110,7 @@ impl Ledger {
             Tie::Within => entry.session == session,
             Tie::Apart => false,
         };
-        session != 0 && (session == self.client_session || self.entries.iter().any(of_tool))
+        Some(session) == self.client_session || self.entries.iter().any(of_tool)
     }
 
     /// Does SIGHUP being ignored say nothing in this session?
@@ -120,7 +121,10 @@ impl Ledger {
     /// As the file has it: a line on the client, then one for each process.
     pub fn text(&self) -> String {
         let hangup = u8::from(self.client_ignores_hangup);
-        let mut text = format!("client {} {hangup}\n", self.client_session);
+        let session = self
+            .client_session
+            .map_or("-".to_owned(), |session| session.to_string());
+        let mut text = format!("client {session} {hangup}\n");
         for entry in &self.entries {
             let letter = Tie::LETTERS.iter().find(|(tie, _)| *tie == entry.tie);
             let letter = letter.map_or('a', |(_, letter)| *letter);
@@ -139,7 +143,7 @@ impl Ledger {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["client", session, hangup] => {
-                    ledger.client_session = session.parse().unwrap_or(0);
+                    ledger.client_session = session.parse().ok();
                     ledger.client_ignores_hangup = hangup != "0";
                 }
                 [pid, start_ticks, session, letter] => {
@@ -217,7 +221,7 @@ pub(super) mod tests {
 
     #[test]
     fn how_a_process_hangs_on_its_session_is_kept_from_its_first_look() {
-        let mut ledger = Ledger::new(5, false);
+        let mut ledger = Ledger::new(Some(5), false);
         let first = sample(&[
             (Branch::Tool, &[(20, 10, 20), (21, 20, 20), (22, 21, 22)]),
             (Branch::Tool, &[(30, 10, 5), (31, 30, 5)]),
@@ -252,11 +256,12 @@ pub(super) mod tests {
         assert!(ledger.has_moved(id(31), 31) && !ledger.has_moved(id(21), 20));
         assert!(ledger.knows_session(5) && ledger.knows_session(20));
         assert!(!ledger.knows_session(22) && !ledger.knows_session(0));
+        assert!(!Ledger::default().knows_session(0));
     }
 
     #[test]
     fn it_is_read_as_it_was_written_and_a_damaged_one_proves_less() {
-        let mut ledger = Ledger::new(5, true);
+        let mut ledger = Ledger::new(Some(5), true);
         ledger.note(&sample(&[(
             Branch::Tool,
             &[(20, 10, 20), (21, 20, 20), (22, 21, 22)],
@@ -286,5 +291,20 @@ pub(super) mod tests {
         ] {
             assert_eq!(Ledger::parse(junk).ids().count(), 0, "{junk:?}");
         }
+    }
+
+    #[test]
+    fn a_session_whose_leader_is_outside_of_the_namespace_is_one_like_any_other() {
+        let mut ledger = Ledger::new(Some(0), false);
+        ledger.note(&sample(&[(
+            Branch::Tool,
+            &[(20, 10, 20), (21, 20, 0), (22, 20, 22)],
+        )]));
+        let seen = [(20, Tie::Direct), (21, Tie::Within), (22, Tie::Apart)];
+        assert_eq!(ties(&ledger), seen);
+        assert!(ledger.knows_session(0));
+        assert_eq!(Ledger::parse(&ledger.text()), ledger);
+        let unknown = Ledger::new(None, false);
+        assert_eq!(Ledger::parse(&unknown.text()), unknown);
     }
 }

@@ -38,7 +38,7 @@ impl Supervisor<'_> {
             let pid = sample.client.pid;
             let stat = self.processes.stat(pid, None);
             let hangup = orphans::ignores_hangup(&mut self.processes, pid);
-            Ledger::new(stat.map_or(0, |stat| stat.session), hangup)
+            Ledger::new(stat.ok().map(|stat| stat.session), hangup)
         });
         let is_news = ledger.note(sample) || is_first;
         if let Some(folder) = self.setup.folder.as_ref().filter(|_| is_news) {
