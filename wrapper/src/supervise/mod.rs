@@ -297,7 +297,9 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
         // While their folder is there: it is the proof that they are ours.
         ending.finish(&mut supervisor.processes);
     }
-    supervisor.attendant.end();
+    if let Some(text) = supervisor.attendant.end() {
+        notice::line(&text);
+    }
     state::remove_dead(&setup.state_base, |pid| {
         orphans::start_of(&mut supervisor.processes, pid)
     });

@@ -61,20 +61,23 @@ impl Attendant {
         if summary.is_unfinished {
             self.due_ms = now_ms + GO_ON_MS;
         }
+        self.worth_telling(&summary)
+    }
+
+    fn worth_telling(&self, summary: &Summary) -> Option<String> {
         let is_much = summary.removed >= WORTH_TELLING || summary.bytes >= WORTH_TELLING_BYTES;
         let places = self.places.as_ref().filter(|_| is_much)?;
-        Some(told(&summary, places))
+        Some(told(summary, places))
     }
 
     /// The session has ended: a last sweep, as far as it comes in a moment. What its own commands have left is too
     /// young to go; its socket may.
-    pub fn end(&mut self) {
+    pub fn end(&mut self) -> Option<String> {
         if self.under_way.is_none() {
             self.start(AT_END_MS);
         }
-        if let Some(mut last) = self.under_way.take() {
-            let _ = last.result_within(AT_END_MS);
-        }
+        let text = self.under_way.take()?.result_within(AT_END_MS)?;
+        self.worth_telling(&Summary::parse(&text)?)
     }
 }
 
