@@ -477,6 +477,7 @@ fn world(words: &Words) -> Result<(), String> {
             mib_per_s: small(mib_per_s)?,
             cap_mib: small(words.need("leak-cap-mib")?)?,
             first_clients: words.number("leak-first")?.map(small).transpose()?,
+            after: None,
         };
         lines.push(format!(
             "BUN_OPTIONS={}",

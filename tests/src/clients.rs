@@ -164,6 +164,9 @@ pub struct Leak {
     /// Only the first so many clients leak; `None`: every one. A restarted client is a further
     /// one; its short-lived helpers do not count.
     pub first_clients: Option<u32>,
+    /// It begins when this file is there; `None`: at once. A client that is full before its first round has nothing
+    /// saved to resume.
+    pub after: Option<PathBuf>,
 }
 
 /// Writes the script of a leak and returns the value for `BUN_OPTIONS`.
@@ -190,6 +193,8 @@ pub fn leak_options(sandbox: &Sandbox, leak: &Leak) -> String {
             "@CLAIMS@",
             &claims.map_or(Value::Null, |c| json!(c)).to_string(),
         );
+    let after = leak.after.as_ref().map(|path| path.display().to_string());
+    let text = text.replace("@AFTER@", &json!(after).to_string());
     fs::write(&script, text).expect("a file in the sandbox");
     format!("--preload {}", script.display())
 }
@@ -199,10 +204,14 @@ pub fn leak_options(sandbox: &Sandbox, leak: &Leak) -> String {
 /// timer from holding the client back when it wants to end.
 const LEAK_JS: &str = r#"(() => {
   const fs = require("fs");
-  const claims = @CLAIMS@;
+  const claims = @CLAIMS@, after = @AFTER@;
   const block = 16 << 20, page = 4096, kept = [];
   const noise = crypto.getRandomValues(new Uint8Array(1536));
   const start = () => {
+    if (after !== null && !fs.existsSync(after)) {
+      setTimeout(start, 50).unref();
+      return;
+    }
     if (claims !== null && !claims.some((path) => {
       try { fs.closeSync(fs.openSync(path, "wx")); return true; } catch { return false; }
     })) return;

@@ -1156,6 +1156,7 @@ fn real_client_leaks_at_the_ordered_speed_up_to_the_cap_and_only_the_first_does(
                 mib_per_s: 200,
                 cap_mib: 600,
                 first_clients: Some(1),
+                after: None,
             };
             let options = clients::leak_options(sandbox, &leak);
             let start = || {

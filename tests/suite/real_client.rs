@@ -82,6 +82,7 @@ impl Stage {
             mib_per_s,
             cap_mib: 2 * LIMIT_MIB,
             first_clients: Some(1),
+            after: Some(self.sandbox.work().join("rounds.log")),
         };
         let mut command = self.claude_safe(arguments);
         command.env("BUN_OPTIONS", leak_options(&self.sandbox, &leak));
