@@ -898,7 +898,10 @@ impl Watcher {
         let matters = relatives
             .chunk_by(|a, b| a.stack_start == b.stack_start)
             .any(|family| may_share_kib(family) > limit_kib / 50);
-        if matters && self.must_confirm(now_ms, estimate_kib, limit_kib) {
+        let has_unknown = relatives
+            .chunk_by(|a, b| a.stack_start == b.stack_start)
+            .any(|family| family.len() > 1 && family.iter().any(|one| self.is_unknown(one)));
+        if matters && self.must_confirm(now_ms, estimate_kib, limit_kib, has_unknown) {
             let started_us = thread_cpu_us();
             self.ask_for_pss(&relatives, limit_kib);
             self.confirm_cost_us = thread_cpu_us().saturating_sub(started_us);
@@ -914,15 +917,29 @@ impl Watcher {
 
     /// Whether the dear question is due: when a mark (75, 90, 100 %) is passed for the first time,
     /// when its cost has been paid off, and at the limit, where what follows ends something,
-    /// after four times its cost.
-    fn must_confirm(&self, now_ms: u64, estimate_kib: u64, limit_kib: u64) -> bool {
+    /// after four times its cost, or at once where a family has somebody new: one that was just forked would count
+    /// as a whole, and be ended for it.
+    fn must_confirm(
+        &self,
+        now_ms: u64,
+        estimate_kib: u64,
+        limit_kib: u64,
+        has_unknown: bool,
+    ) -> bool {
         let Some(confirmed_at_ms) = self.confirmed_at_ms else {
             return true;
         };
         let level = level(estimate_kib, limit_kib);
         let times = if level == AT_LIMIT { 4 } else { CONFIRM_TIMES };
         level > self.confirmed_level
+            || (level == AT_LIMIT && has_unknown)
             || now_ms.saturating_sub(confirmed_at_ms) >= self.confirm_cost_us * times / 1000
+    }
+
+    /// Was it never asked what this one shares?
+    fn is_unknown(&self, relative: &Relative) -> bool {
+        let process = self.sample.processes[relative.place];
+        self.known[process.id.pid].shared.is_none()
     }
 
     /// Sum of what the families are known to share.
@@ -1582,6 +1599,34 @@ mod tests {
         assert_eq!(look(&mut watcher, 200), (true, 600), "530 of 700, and more");
         watcher.confirm_cost_us = 1_000_000;
         assert_eq!(look(&mut watcher, 300), (false, 600));
+    }
+
+    #[test]
+    fn at_the_limit_nobody_who_was_just_forked_counts_as_a_whole() {
+        let fake = forked();
+        let mut watcher = watch(&fake, 100);
+        let limit_kib = 310 * 1024;
+        let Look::Running(sample) = watcher.look(0, limit_kib) else {
+            panic!()
+        };
+        assert_eq!((sample.confirmed, sample.total_kib), (true, 320 * 1024));
+        watcher.confirm_cost_us = 1_000_000;
+        fake.process(300, 100, b"x", 7, pages(300));
+        faults(&fake, 300, 100, 7, 0, 77);
+        fake.children(100, 100, &[200, 300]);
+        for (pid, pss_mib) in [(100, 107), (200, 113), (300, 100)] {
+            rollup(&fake, pid, pss_mib);
+        }
+        let Look::Running(sample) = watcher.look(100, limit_kib) else {
+            panic!()
+        };
+        assert_eq!((sample.confirmed, sample.total_kib), (true, 320 * 1024));
+        // Nobody new: the cost is to be paid off first.
+        watcher.confirm_cost_us = 1_000_000;
+        let Look::Running(sample) = watcher.look(200, limit_kib) else {
+            panic!()
+        };
+        assert!(!sample.confirmed);
     }
 
     #[test]
