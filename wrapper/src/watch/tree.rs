@@ -917,8 +917,8 @@ impl Watcher {
 
     /// Whether the dear question is due: when a mark (75, 90, 100 %) is passed for the first time,
     /// when its cost has been paid off, and at the limit, where what follows ends something,
-    /// after four times its cost, or at once where a family has somebody new: one that was just forked would count
-    /// as a whole, and be ended for it.
+    /// after four times its cost. Above the first mark also where a family has somebody new: one that
+    /// was just forked would count as a whole, be warned of, and be ended for it.
     fn must_confirm(
         &self,
         now_ms: u64,
@@ -932,7 +932,7 @@ impl Watcher {
         let level = level(estimate_kib, limit_kib);
         let times = if level == AT_LIMIT { 4 } else { CONFIRM_TIMES };
         level > self.confirmed_level
-            || (level == AT_LIMIT && has_unknown)
+            || (level > 0 && has_unknown)
             || now_ms.saturating_sub(confirmed_at_ms) >= self.confirm_cost_us * times / 1000
     }
 
