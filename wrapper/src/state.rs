@@ -5,6 +5,7 @@ use crate::contain::own_group;
 use crate::json::{self, json};
 use crate::os::private::{self, Access};
 use crate::watch::ProcessId;
+use crate::watch::proc_fs::Proc;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -354,25 +355,38 @@ pub fn all(base: &Path) -> Vec<Found> {
 }
 
 /// The sessions whose wrapper is dead (killed by KILL, power lost), and whose client is too: one that lives on
-/// has its statistics page in the session's folder. `start_of` tells the start of a living process.
-pub fn dead(base: &Path, start_of: &mut dyn FnMut(i32) -> Option<u64>) -> Vec<(Found, Notes)> {
-    let mut found = all(base);
-    found.retain(|session| start_of(session.pid) != Some(session.start_ticks));
-    let with_notes = found.into_iter().map(|session| {
-        let notes = read_file(&session.path, NOTES).unwrap_or_default();
-        (session, Notes::parse(&notes))
-    });
-    with_notes
-        .filter(|(_, notes)| {
-            let client = notes.client();
-            client.is_none_or(|client| start_of(client.pid) != Some(client.start_ticks))
-        })
-        .collect()
+/// has its statistics page in the session's folder.
+pub fn dead(base: &Path, processes: &mut Proc) -> Vec<(Found, Notes)> {
+    told(base, processes, false)
+}
+
+/// The other ones: their wrapper lives, or their client does.
+pub fn living(base: &Path, processes: &mut Proc) -> Vec<(Found, Notes)> {
+    told(base, processes, true)
+}
+
+fn told(base: &Path, processes: &mut Proc, alive: bool) -> Vec<(Found, Notes)> {
+    let mut told = Vec::new();
+    for session in all(base) {
+        let wrapper_lives = processes.is_alive(ProcessId {
+            pid: session.pid,
+            start_ticks: session.start_ticks,
+        });
+        if wrapper_lives && !alive {
+            continue;
+        }
+        let notes = Notes::parse(&read_file(&session.path, NOTES).unwrap_or_default());
+        let client_lives = |client| processes.is_alive(client);
+        if (wrapper_lives || notes.client().is_some_and(client_lives)) == alive {
+            told.push((session, notes));
+        }
+    }
+    told
 }
 
 /// Removes the folders of [`dead`] sessions.
-pub fn remove_dead(base: &Path, mut start_of: impl FnMut(i32) -> Option<u64>) {
-    for (session, notes) in dead(base, &mut start_of) {
+pub fn remove_dead(base: &Path, processes: &mut Proc) {
+    for (session, notes) in dead(base, processes) {
         if let Some(group) = notes.group_folder {
             own_group::remove_if_ours(&group, session.pid, session.start_ticks);
         }
@@ -403,6 +417,7 @@ fn empty_and_remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::fixture::FakeProc;
 
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("cs-state-{name}-{}", std::process::id()));
@@ -449,7 +464,11 @@ mod tests {
             "client_pid=16\nclient_start_ticks=7\n",
         )
         .unwrap();
-        remove_dead(&base, |pid| if pid == 11 { Some(5) } else { Some(6) });
+        let fake = FakeProc::new();
+        for pid in 11..=16 {
+            fake.process(pid, 1, b"x", if pid == 11 { 5 } else { 6 }, 1);
+        }
+        remove_dead(&base, &mut Proc::new(fake.path()));
         assert!(alive.path().exists() && stranger.exists() && !reused.exists());
         assert!(unwatched.exists() && !both_dead.exists());
         drop(alive);

@@ -44,7 +44,7 @@ pub fn left_by(
         pids_in(group, GROUP_FLOORS, &mut grouped);
     }
     let entered = |stat: &Stat| ledger.tie_of(stat.id).is_some();
-    if grouped.is_empty() && !ledger.ids().any(|id| living(processes, id).is_some()) {
+    if grouped.is_empty() && !ledger.ids().any(|id| processes.is_alive(id)) {
         return Vec::new();
     }
     let all = everybody(processes);
@@ -81,8 +81,7 @@ impl Dead {
         if private::check_folder(base).is_err() {
             return Vec::new();
         }
-        let mut start_of = |pid: i32| start_of(processes, pid);
-        let dead = state::dead(base, &mut start_of);
+        let dead = state::dead(base, processes);
         dead.into_iter()
             .filter_map(|(found, notes)| {
                 private::check_folder(&found.path).ok()?;
@@ -112,16 +111,6 @@ pub fn of_running(folder: &Path) -> Option<(Ledger, Notes)> {
     let notes = Notes::parse(&state::read_file(folder, NOTES)?);
     let text = state::read_file(folder, LEDGER).unwrap_or_default();
     Some((Ledger::parse(&text), notes))
-}
-
-/// The start of a process that lives; a zombie that nobody reaps does not.
-pub fn start_of(processes: &mut Proc, pid: i32) -> Option<u64> {
-    let stat = processes.stat(pid, None).ok()?;
-    (!stat.is_dead()).then_some(stat.id.start_ticks)
-}
-
-fn living(processes: &mut Proc, id: ProcessId) -> Option<()> {
-    (start_of(processes, id.pid)? == id.start_ticks).then_some(())
 }
 
 /// Every process of this machine, in the order of their pids.

@@ -23,7 +23,7 @@ impl Target {
     /// `None`: it has ended, or the pid is another's.
     fn open(processes: &mut Proc, id: ProcessId) -> Option<Self> {
         let handle = PidFd::open(id.pid);
-        is_alive(processes, id).then_some(Self { id, handle })
+        processes.is_alive(id).then_some(Self { id, handle })
     }
 
     /// Sleeps until it has ended, or the time is over, or for a moment where it has no handle.
@@ -49,13 +49,6 @@ impl Target {
             None => signals::send(self.id.pid, signo),
         };
     }
-}
-
-/// Does this very process still run?
-fn is_alive(processes: &mut Proc, id: ProcessId) -> bool {
-    processes
-        .stat(id.pid, None)
-        .is_ok_and(|stat| stat.id == id && !stat.is_dead())
 }
 
 /// Processes that were asked to end.
@@ -116,13 +109,13 @@ impl Ending {
 
     /// Have all of them ended?
     pub fn is_over(&self, processes: &mut Proc) -> bool {
-        !self.targets.iter().any(|t| is_alive(processes, t.id))
+        !self.targets.iter().any(|t| processes.is_alive(t.id))
     }
 
     /// Waits for their end, KILLs at the deadline. Only where no client runs that would have to wait.
     pub fn finish(mut self, processes: &mut Proc) {
         loop {
-            self.targets.retain(|t| is_alive(processes, t.id));
+            self.targets.retain(|t| processes.is_alive(t.id));
             if self.targets.is_empty() {
                 return;
             }
@@ -151,7 +144,7 @@ pub fn await_end(processes: &mut Proc, ids: &[ProcessId], at_most_ms: u64) -> Ve
         .collect();
     let until_ms = now_ms() + at_most_ms;
     loop {
-        targets.retain(|target| is_alive(processes, target.id));
+        targets.retain(|target| processes.is_alive(target.id));
         let left_ms = until_ms.saturating_sub(now_ms());
         let Some(first) = targets.first().filter(|_| left_ms > 0) else {
             return targets.iter().map(|target| target.id).collect();

@@ -43,7 +43,7 @@ use crate::config::memory::swap_total_kib;
 use crate::contain::{Caps, Containment, group};
 use crate::history::Kind;
 use crate::notice;
-use crate::orphans::{self, Ledger};
+use crate::orphans::Ledger;
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
@@ -300,9 +300,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
     if let Some(text) = supervisor.attendant.end() {
         notice::line(&text);
     }
-    state::remove_dead(&setup.state_base, |pid| {
-        orphans::start_of(&mut supervisor.processes, pid)
-    });
+    state::remove_dead(&setup.state_base, &mut supervisor.processes);
     status
 }
 

@@ -3,8 +3,7 @@
 
 use crate::client::args::is_uuid;
 use crate::os::private::{self, Access};
-use crate::state::{self, NOTES, Notes};
-use crate::watch::ProcessId;
+use crate::state;
 use crate::watch::proc_fs::Proc;
 use serde_json::Value;
 use std::fs;
@@ -18,7 +17,7 @@ const MAX_FILES: usize = 4096;
 const FILE_BYTES: u64 = 64 << 10;
 
 /// `/proc/PID/stat` counts the start in these (proc_pid_stat(5), USER_HZ).
-const TICK_MS: u64 = 10;
+pub(super) const TICK_MS: u64 = 10;
 
 /// Those who live.
 #[derive(Debug, Default)]
@@ -48,21 +47,7 @@ impl Owners {
             if private::check_folder(base).is_err() {
                 continue;
             }
-            for session in state::all(base) {
-                let notes = state::read_file(&session.path, NOTES).unwrap_or_default();
-                let notes = Notes::parse(&notes);
-                let wrapper = ProcessId {
-                    pid: session.pid,
-                    start_ticks: session.start_ticks,
-                };
-                let lives = |id: ProcessId| start_of(proc, id.pid) == Some(id.start_ticks);
-                if ![Some(wrapper), notes.client()]
-                    .into_iter()
-                    .flatten()
-                    .any(lives)
-                {
-                    continue;
-                }
+            for (session, notes) in state::living(base, proc) {
                 let told = state::read_file(&session.path, "conversation");
                 let told = told.map(|id| id.trim().to_owned());
                 owners.conversations.extend(told);
@@ -113,7 +98,7 @@ impl Owners {
                     });
             let begun = told.get("startedAt").and_then(Value::as_u64);
             if !is_elsewhere {
-                let Some(ticks) = start_of(proc, pid) else {
+                let Some(ticks) = proc.start_of(pid) else {
                     continue;
                 };
                 let wanted = told.get("procStart").and_then(Value::as_str);
@@ -145,17 +130,11 @@ impl Owners {
     }
 }
 
-/// The start of a living process, in ticks since boot.
-pub(super) fn start_of(proc: &mut Proc, pid: i32) -> Option<u64> {
-    let stat = proc.stat(pid, None).ok()?;
-    (!stat.is_dead()).then_some(stat.id.start_ticks)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::os::files::scratch::Scratch;
-    use crate::state::SessionFolder;
+    use crate::state::{NOTES, Notes, SessionFolder};
     use crate::watch::fixture::FakeProc;
 
     const ONE: &str = "11111111-1111-4111-8111-111111111111";

@@ -4,7 +4,7 @@
 
 use super::account::{Kept, Outcome, Section};
 use super::cwd_files::STALE_MS;
-use super::owners::start_of;
+use super::owners::TICK_MS;
 use super::{Sweep, is_ours, objection};
 use crate::os::folder::{Folder, Kind, Refusal};
 use std::ffi::{CStr, CString};
@@ -80,7 +80,10 @@ fn consider(sweep: &mut Sweep<'_>, folder: &Folder, name: &CStr, pid: i32) -> Op
     // a clock that was set could make it look so, and a pid of another container means nothing here. That nobody
     // listens is proof by itself, but a living client is not to be disturbed by the question.
     let offset_ms = (sweep.wish.now.wall_ms).saturating_sub(sweep.wish.now.boot_ms);
-    let began_ms = start_of(&mut sweep.proc, pid).map(|ticks| offset_ms + ticks * 10);
+    let began_ms = sweep
+        .proc
+        .start_of(pid)
+        .map(|ticks| offset_ms + ticks * TICK_MS);
     if began_ms.is_some_and(|began_ms| began_ms <= entry.written_ms) || !folder.is_deaf_socket(name)
     {
         return kept(Kept::InUse);

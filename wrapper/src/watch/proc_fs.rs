@@ -190,6 +190,18 @@ impl Proc {
             .ok_or(Unreadable::Garbled)
     }
 
+    /// The start of a process that lives, clock ticks since boot. `None`: there is none of this number, or a zombie
+    /// that nobody reaps.
+    pub fn start_of(&mut self, pid: i32) -> Option<u64> {
+        let stat = self.stat(pid, None).ok()?;
+        (!stat.is_dead()).then_some(stat.id.start_ticks)
+    }
+
+    /// Does this very process live?
+    pub fn is_alive(&mut self, id: ProcessId) -> bool {
+        self.start_of(id.pid) == Some(id.start_ticks)
+    }
+
     /// Memory without swap, from `statm`. All zero: no address space (a zombie).
     pub fn memory(&mut self, pid: i32, handle: Option<&File>) -> Result<Memory, Unreadable> {
         match handle {
