@@ -231,7 +231,8 @@ fn client_of(wrapper: i32) -> i32 {
 }
 
 /// The running tool of the stand-in. Not before its exec: until then it is a copy of the client,
-/// with its environment, in its group, with its handlers and what they write to.
+/// with its environment, in its group, with its handlers and what they write to; nor before the
+/// loader has mapped the C library, and with it all that stands before it.
 #[track_caller]
 fn tool_of(client: i32) -> i32 {
     wait_until("the tool", SOON, || {
@@ -239,6 +240,7 @@ fn tool_of(client: i32) -> i32 {
             proc_view::cmdline(*pid)
                 .first()
                 .is_some_and(|a| a == "fake-claude-tool")
+                && proc_view::maps_contain(*pid, "/libc.so.6")
         })
     })
 }

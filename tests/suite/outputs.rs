@@ -46,6 +46,10 @@ fn limits(command: &mut Command, warn_mib: u64, max_mib: u64) -> &mut Command {
         .env("CLAUDE_SAFE_OUTPUT_MAX_MB", max_mib.to_string())
 }
 
+/// Writes 20 MiB a second for a minute or two: whoever is slow to look still finds it writing.
+const STEADY: &str = "for i in $(seq 600); do dd if=/dev/zero bs=1M count=2 2>/dev/null; sleep 0.1; done\n\
+    echo done >> \"$HOME/done\"\n";
+
 /// What it said on standard error; it must have come to its own end.
 fn finished(command: &mut Command) -> String {
     let output = command.output().expect("claude-safe");
@@ -224,9 +228,7 @@ fn a_tool_is_warned_of_and_ended_at_its_limit_and_the_command_is_named() {
 #[test]
 fn a_writer_that_ignores_term_is_killed() {
     let sandbox = Sandbox::new();
-    let deaf = "trap '' TERM\nfor i in $(seq 600); do dd if=/dev/zero bs=1M count=2 2>/dev/null\n\
-                sleep 0.1; done\necho done >> \"$HOME/done\"\n";
-    let mut command = session(&sandbox, deaf);
+    let mut command = session(&sandbox, &format!("trap '' TERM\n{STEADY}"));
     let said = finished(limits(&mut command, 0, 16));
     assert!(said.contains("ending the tool "), "{said}");
     assert!(!was_done(&sandbox));
@@ -255,7 +257,7 @@ fn a_writer_that_is_not_of_this_session_and_the_files_of_a_dead_one_are_never_to
         let found = fs::metadata(other.join("live.output")).ok()?;
         (found.len() > 20 << 20).then_some(())
     });
-    let mut command = session(&sandbox, &flood(2000));
+    let mut command = session(&sandbox, STEADY);
     let said = finished(limits(&mut command, 4, 16));
     assert_eq!(said.matches("ending the tool ").count(), 1, "{said}");
     assert!(!said.contains("/dead/tasks/"), "{said}");
@@ -281,7 +283,7 @@ fn a_hole_is_not_counted() {
 #[test]
 fn a_file_that_has_lost_its_name_is_watched_on() {
     let sandbox = Sandbox::new();
-    let script = format!("rm -rf \"$TMPDIR\"/claude-*\n{}", flood(3000));
+    let script = format!("rm -rf \"$TMPDIR\"/claude-*\n{STEADY}");
     let mut command = session(&sandbox, &script);
     let said = finished(limits(&mut command, 0, 64));
     assert!(said.contains("ending the tool "), "{said}");
@@ -303,7 +305,7 @@ fn a_folder_that_cannot_be_entered_hides_no_writer() {
     for name in ["", "home", "tmp", "run", "config", "state", "cache", "work"] {
         chown(sandbox.root().join(name), Some(NOBODY), None).expect("root may");
     }
-    let script = format!("chmod 0 \"$TMPDIR\"/claude-*\n{}", flood(3000));
+    let script = format!("chmod 0 \"$TMPDIR\"/claude-*\n{STEADY}");
     let mut command = sandbox.command(&ours);
     set_up(&mut command, &sandbox, &client, &script);
     let mode = fs::Permissions::from_mode(0o644);
@@ -393,8 +395,7 @@ fn a_second_conversation_in_the_same_process_is_watched_too() {
     let sandbox = Sandbox::new();
     let script = format!(
         "folder=\"$TMPDIR/claude-$(id -u)/-elsewhere/22222222-2222-4222-8222-222222222222/tasks\"\n\
-         mkdir -p \"$folder\"; exec >> \"$folder/later.output\"; sleep 1.5\n{}",
-        flood(3000)
+         mkdir -p \"$folder\"; exec >> \"$folder/later.output\"; sleep 1.5\n{STEADY}"
     );
     let mut command = session(&sandbox, &script);
     command.env("CLAUDE_WATCHDOG_INTERVAL", "1");
@@ -406,7 +407,7 @@ fn a_second_conversation_in_the_same_process_is_watched_too() {
 #[test]
 fn a_tool_that_is_ended_leaves_no_process_behind() {
     let sandbox = Sandbox::new();
-    let script = format!("echo $$ > \"$HOME/pid\"\n{}", flood(3000));
+    let script = format!("echo $$ > \"$HOME/pid\"\n{STEADY}");
     let mut command = session(&sandbox, &script);
     let child = start(limits(&mut command, 0, 64));
     let (code, said) = stderr_of(child);
