@@ -52,7 +52,7 @@ set_manager() { # on or off
 end_user() {
   local end=$((SECONDS + 60))
   loginctl --quiet terminate-user u 2>/dev/null || true
-  while pgrep --uid u >/dev/null || systemctl --quiet is-active user@1000.service; do
+  while [ -n "$(ps -u u -o pid=)" ] || systemctl --quiet is-active user@1000.service; do
     [ $SECONDS -lt $end ] || { systemctl kill --signal KILL user-1000.slice; break; }
     sleep 0.3
   done

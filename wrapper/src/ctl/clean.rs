@@ -7,7 +7,6 @@ use crate::json::{self, json};
 use crate::os::process::{now_ms, write_stderr};
 use crate::os::terminal::is_terminal;
 use crate::sweep::account::{Item, Kept, Outcome, Report, SECTIONS, Section};
-use crate::sweep::age::Now;
 use crate::sweep::{Places, Wish, run as sweep};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -31,9 +30,8 @@ const NAMED: usize = 1_000;
 const REDRAW_MS: u64 = 100;
 
 pub(super) fn run(request: &Request) -> Answer {
-    let is_given = |wanted: &Flag| request.given.iter().any(|(flag, _)| *flag == wanted);
-    let dry_run = is_given(&DRY_RUN);
-    if is_given(&ORPHANS) {
+    let dry_run = request.value(&DRY_RUN).is_some();
+    if request.value(&ORPHANS).is_some() {
         return orphans::clear_up(request, dry_run);
     }
     let places = Places::of(|name| std::env::var_os(name));
@@ -41,11 +39,8 @@ pub(super) fn run(request: &Request) -> Answer {
     let mut named: Vec<Item> = Vec::new();
     let mut counts = [0_usize; SECTIONS.len()];
     let wish = Wish {
-        sections: &SECTIONS,
         dry_run,
-        now: Now::read(),
-        timer_ms: &now_ms,
-        limit_ms: u64::MAX,
+        ..Wish::now(&SECTIONS, u64::MAX)
     };
     let report = sweep(&places, &wish, &mut |item| {
         progress.count(&item);
@@ -88,11 +83,8 @@ pub(super) struct Waiting {
 pub(super) fn what_would_go() -> Waiting {
     let places = Places::of(|name| std::env::var_os(name));
     let wish = Wish {
-        sections: &SECTIONS,
         dry_run: true,
-        now: Now::read(),
-        timer_ms: &now_ms,
-        limit_ms: GLANCE_MS,
+        ..Wish::now(&SECTIONS, GLANCE_MS)
     };
     let report = sweep(&places, &wish, &mut |_| {});
     Waiting {

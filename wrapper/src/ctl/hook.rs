@@ -19,8 +19,7 @@ use crate::os::process;
 use crate::os::terminal::is_terminal;
 use crate::os::wait::{self, Source};
 use crate::sweep::account::{SECTIONS, Section, Summary};
-use crate::sweep::age::Now;
-use crate::sweep::{self, Places, Wish, attendant};
+use crate::sweep::{Places, attendant};
 use crate::watch::proc_fs::Proc;
 use std::ffi::OsStr;
 use std::fs;
@@ -63,16 +62,7 @@ fn sweep(sections: &'static [Section]) {
         return;
     }
     let places = Places::of(|name| std::env::var_os(name));
-    let work = || {
-        let wish = Wish {
-            sections,
-            dry_run: false,
-            now: Now::read(),
-            timer_ms: &process::now_ms,
-            limit_ms: SWEEP_MS,
-        };
-        sweep::run(&places, &wish, &mut |_| {}).text()
-    };
+    let work = || attendant::sweep(&places, sections, SWEEP_MS);
     let child = Aside::start(Manner::Prompt, work);
     let result = child
         .ok()

@@ -190,6 +190,14 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (exit::NO_OUTPUT, "the answer can't be written"),
 ];
 
+impl Request {
+    /// What was given with this option, empty if it takes nothing; the last one where it was given twice.
+    fn value(&self, wanted: &Flag) -> Option<&OsString> {
+        let found = self.given.iter().rfind(|(flag, _)| *flag == wanted);
+        found.map(|(_, value)| value)
+    }
+}
+
 /// Runs `claude-safectl` with the words behind `argv[0]`; the answer is its exit code, see [`exit`].
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();

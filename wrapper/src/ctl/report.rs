@@ -49,8 +49,7 @@ pub(super) fn run(request: &Request) -> Answer {
     let mut complaints = sessions.complaints;
     let folder = past::folder().unwrap_or_default();
     let chosen = choose(sessions.running, &folder, request.pid, &mut complaints);
-    let file = request.given.iter().find(|(flag, _)| **flag == SVG);
-    if let Some((_, file)) = file {
+    if let Some(file) = request.value(&SVG) {
         return draw(chosen, &folder, Path::new(file));
     }
     let mut text = String::new();

@@ -63,9 +63,8 @@ pub(super) static DRY_RUN: Flag = Flag {
 };
 
 pub(super) fn run(request: &Request) -> Answer {
-    let given = |flag: &Flag| request.given.iter().rfind(|(known, _)| *known == flag);
-    let is_dry = given(&DRY_RUN).is_some();
-    let folder = match given(&DIR).map(|(_, dir)| std::path::absolute(dir)) {
+    let is_dry = request.value(&DRY_RUN).is_some();
+    let folder = match request.value(&DIR).map(std::path::absolute) {
         None => None,
         // Without `.`, `//` and a `/` at the end.
         Some(Ok(folder)) => Some(folder.components().collect()),

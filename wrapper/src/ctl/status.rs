@@ -9,8 +9,9 @@ use super::{Answer, Request, exit, past, prom};
 use crate::client::args::is_uuid;
 use crate::descriptors;
 use crate::guard_page::{self, state_in_words};
-use crate::history::{Past, Point, analysis, unix_ms};
+use crate::history::{Past, Point, analysis};
 use crate::json::{self, json};
+use crate::os::clock::wall_ms;
 use crate::os::process::now_ms;
 use crate::state;
 use crate::supervise::conversation::own_words;
@@ -33,8 +34,12 @@ const MINUTES: usize = 60;
 pub(super) fn run(request: &Request) -> Answer {
     let proc_root = Path::new("/proc");
     let sessions = Sessions::of_this_user(&mut Proc::new(proc_root));
-    let temporary = clean::what_would_go();
-    answer(sessions, past::folder().as_deref(), &temporary, request)
+    answer(
+        sessions,
+        past::folder().as_deref(),
+        clean::what_would_go,
+        request,
+    )
 }
 
 /// One session, as it is now.
@@ -73,7 +78,7 @@ impl Status {
             conversation: conversation(&session),
             complaint: past.as_ref().err().cloned(),
             past: past.ok().flatten(),
-            now_unix_ms: unix_ms(),
+            now_unix_ms: wall_ms(),
             session,
         }
     }
@@ -227,7 +232,7 @@ fn conversation(session: &Session) -> Option<String> {
 fn answer(
     sessions: Sessions,
     history: Option<&Path>,
-    temporary: &Waiting,
+    look: impl FnOnce() -> Waiting,
     request: &Request,
 ) -> Answer {
     let mut complaints = sessions.complaints;
@@ -241,14 +246,14 @@ fn answer(
     } else {
         exit::TROUBLE
     };
-    let file = request.given.iter().find(|(flag, _)| **flag == prom::PROM);
-    if let Some((_, file)) = file {
+    if let Some(file) = request.value(&prom::PROM) {
         return prom::answer(&all, Path::new(file), code);
     }
+    let temporary = look();
     let text = if request.json {
-        in_json(&all, temporary, &complaints)
+        in_json(&all, &temporary, &complaints)
     } else {
-        in_words(&all, temporary, &complaints, request.style)
+        in_words(&all, &temporary, &complaints, request.style)
     };
     Answer { text, code }
 }
@@ -410,7 +415,7 @@ mod tests {
             json: true,
             ..Request::default()
         };
-        let answer = answer(running.find(), None, &Waiting::default(), &request);
+        let answer = answer(running.find(), None, Waiting::default, &request);
         assert_eq!(answer.code, exit::DONE, "{}", answer.text);
         let value: Value = serde_json::from_str(&answer.text).unwrap();
         value["sessions"][0].clone()
@@ -501,7 +506,7 @@ mod tests {
         };
         let file = history.join(format!("{}.{}", id.pid, id.start_ticks));
         let mut writer = Writer::create(&file, &header).unwrap();
-        let now = unix_ms();
+        let now = wall_ms();
         for minute in 0..60 {
             let point = Point {
                 at_unix_ms: now - (60 - minute) * 60_000,
@@ -538,12 +543,7 @@ mod tests {
         assert!(statuses(&running, Some(&history))[0].past.is_none());
         std::fs::write(&file, "junk").unwrap();
         let request = Request::default();
-        let refused = answer(
-            running.find(),
-            Some(&history),
-            &Waiting::default(),
-            &request,
-        );
+        let refused = answer(running.find(), Some(&history), Waiting::default, &request);
         assert_eq!(refused.code, exit::TROUBLE);
         assert!(
             refused
@@ -602,7 +602,7 @@ mod tests {
             assert_eq!(told[key], Value::Null, "{key}");
         }
         let request = Request::default();
-        let answer = answer(Sessions::default(), None, &Waiting::default(), &request);
+        let answer = answer(Sessions::default(), None, Waiting::default, &request);
         assert_eq!(
             (answer.text.as_str(), answer.code),
             ("no session is running\n", exit::DONE)

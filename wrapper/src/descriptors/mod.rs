@@ -29,36 +29,15 @@ use proc_fd::ProcFd;
 use std::path::Path;
 use table::Table;
 
-/// What one process holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptors {
-    /// Open descriptors of any kind.
-    pub open: u64,
-    /// How many it may have: the soft RLIMIT_NOFILE (getrlimit(2)). `None`: unlimited, or not told.
-    pub limit: Option<u64>,
-    /// Those that are masters of pseudo-terminals.
-    pub ptmx: u64,
-}
-
-/// Of a process. `None`: it is gone, or not ours to look into.
-#[must_use]
-pub fn of(pid: i32) -> Option<Descriptors> {
-    let proc_fd = ProcFd::new(Path::new("/proc"));
-    let scan = proc_fd.scan(pid, &mut |_, _| {}).ok()?;
-    Some(Descriptors {
-        open: scan.open,
-        limit: proc_fd.limit(pid),
-        ptmx: scan.ptmx,
-    })
-}
-
 /// What these processes hold together: open descriptors, and the masters of pseudo-terminals among them. What is gone,
 /// or not ours to look into, is left out.
 #[must_use]
 pub fn of_all(pids: impl Iterator<Item = i32>) -> (u64, u64) {
-    pids.filter_map(of).fold((0, 0), |(open, ptmx), held| {
-        (open + held.open, ptmx + held.ptmx)
-    })
+    let proc_fd = ProcFd::new(Path::new("/proc"));
+    pids.filter_map(|pid| proc_fd.scan(pid, &mut |_, _| {}).ok())
+        .fold((0, 0), |(open, ptmx), held| {
+            (open + held.open, ptmx + held.ptmx)
+        })
 }
 
 /// Of every process of this user, of all for root, but this one.

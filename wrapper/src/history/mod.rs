@@ -26,7 +26,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// So many sessions are kept, the running ones among them.
 pub const SESSIONS: usize = 64;
@@ -45,10 +44,4 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         fs::create_dir_all(above)?;
     }
     private::folder(folder)
-}
-
-/// Now, milliseconds since 1970.
-pub fn unix_ms() -> u64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed();
-    now.map_or(0, |since| since.as_millis() as u64)
 }

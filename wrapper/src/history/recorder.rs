@@ -2,7 +2,8 @@
 //! at each look; writes at most once there.
 
 use super::ring::{Header, Point, Writer};
-use super::{Incident, Kind, SESSIONS, incidents, make_folder, unix_ms};
+use super::{Incident, Kind, SESSIONS, incidents, make_folder};
+use crate::os::clock::wall_ms;
 use crate::state;
 use std::fs;
 use std::io;
@@ -124,7 +125,7 @@ impl Recorder {
         }
         let Some(folder) = &self.folder else { return };
         let incident = Incident {
-            at_unix_ms: unix_ms(),
+            at_unix_ms: wall_ms(),
             session: self.about.wrapper,
             kind,
             total_kib: self.last_kib,
@@ -153,7 +154,7 @@ impl Recorder {
 impl Drop for Recorder {
     /// What nobody will ask for is removed, so that many short calls don't push a long session out.
     fn drop(&mut self) {
-        let lasted_s = (unix_ms() / 1000).saturating_sub(self.about.since_unix_s);
+        let lasted_s = (wall_ms() / 1000).saturating_sub(self.about.since_unix_s);
         if self.writer.is_some()
             && !self.is_eventful
             && lasted_s < SHORT_S
@@ -293,7 +294,7 @@ mod tests {
         let folder = scratch.path().join("history");
         let file = folder.join("9.3");
         let now = About {
-            since_unix_s: unix_ms() / 1000,
+            since_unix_s: wall_ms() / 1000,
             ..about(9)
         };
         let mut quiet = Recorder::new(Some(folder.clone()), now.clone());

@@ -18,6 +18,7 @@ pub mod ledger;
 
 use crate::contain;
 use crate::os::private;
+use crate::os::proc::signal_set;
 use crate::state::{self, NOTES, Notes};
 use crate::watch::ProcessId;
 use crate::watch::proc_fs::{Proc, Stat};
@@ -163,12 +164,8 @@ fn pids_in(group: &Path, floors: u8, pids: &mut Vec<i32>) {
 
 /// Does this process ignore SIGHUP, as nohup(1) makes it do? (`SigIgn` of proc_pid_status(5): bit 0.)
 pub fn ignores_hangup(processes: &mut Proc, pid: i32) -> bool {
-    let path = processes.root().join(format!("{pid}/status"));
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 != 0)
+    let process = processes.root().join(pid.to_string());
+    signal_set(&process, "SigIgn").is_some_and(|set| set & 1 != 0)
 }
 
 #[cfg(test)]

@@ -76,6 +76,17 @@ pub fn thread_cpu_us() -> u64 {
     seconds * 1_000_000 + nanoseconds / 1000
 }
 
+/// A set of signals of a process: `ShdPnd`, `SigIgn` or another of proc_pid_status(5), where bit 0 is signal 1.
+/// `None`: it is gone, or its file has no such line.
+pub fn signal_set(process: &Path, name: &str) -> Option<u64> {
+    // A process may have any bytes for a name.
+    let status = std::fs::read(process.join("status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
 /// The parent of the process in this folder of `/proc`: the second word behind the name in
 /// brackets, which may hold anything, brackets too (proc_pid_stat(5)).
 pub fn parent_pid(process: &Path) -> Option<i32> {
@@ -83,4 +94,25 @@ pub fn parent_pid(process: &Path) -> Option<i32> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::files::scratch::Scratch;
+
+    #[test]
+    fn a_set_of_signals_is_read_as_the_kernel_writes_it() {
+        let folder = Scratch::new();
+        let process = folder.path();
+        let told = |text: &[u8]| {
+            std::fs::write(process.join("status"), text).unwrap();
+            signal_set(process, "ShdPnd")
+        };
+        let status = b"Name:\t\xff\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\n";
+        assert_eq!(told(status), Some(0x4002));
+        assert_eq!(told(b"Name:\tx\n"), None);
+        assert_eq!(told(b"ShdPnd:\tnonsense\n"), None);
+        assert_eq!(signal_set(&process.join("gone"), "ShdPnd"), None);
+    }
 }

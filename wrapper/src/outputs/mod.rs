@@ -17,6 +17,7 @@ use crate::os::files::{FileId, FileSystem, file_system};
 use crate::os::process::own_ids;
 use crate::supervise::ending::{Ending, TOOL_GRACE_MS};
 use crate::supervise::tool::command_of;
+use crate::sweep::temporary_folder;
 use crate::watch::proc_fs::Proc;
 use crate::watch::{ProcessId, Sample};
 use judgement::{
@@ -67,7 +68,7 @@ impl Outputs {
         };
         Outputs {
             budget,
-            base: base(environment),
+            base: temporary_folder(&|name| variable(environment, name)),
             uid: own_ids().euid,
             proc_fd: ProcFd::new(Path::new("/proc")),
             files: Vec::new(),
@@ -351,22 +352,12 @@ fn space_of(found: Option<FileSystem>) -> Option<Space> {
     })
 }
 
-/// Where the client makes `claude-UID`: `CLAUDE_CODE_TMPDIR`, else `TMPDIR`, else `/tmp`.
-fn base(environment: &[OsString]) -> PathBuf {
-    let value = |name: &str| {
-        let mut entries = environment.iter().map(|entry| entry.as_bytes());
-        let value = entries.find_map(|entry| {
-            let (key, value) = entry.split_at_checked(name.len())?;
-            (key == name.as_bytes())
-                .then(|| value.strip_prefix(b"="))
-                .flatten()
-        })?;
-        let path = PathBuf::from(OsString::from_vec(value.to_vec()));
-        path.is_absolute().then_some(path)
-    };
-    value("CLAUDE_CODE_TMPDIR")
-        .or_else(|| value("TMPDIR"))
-        .unwrap_or_else(|| PathBuf::from("/tmp"))
+/// A variable of an environment that is not ours.
+fn variable(environment: &[OsString], name: &str) -> Option<OsString> {
+    environment.iter().find_map(|entry| {
+        let rest = entry.as_bytes().strip_prefix(name.as_bytes())?;
+        Some(OsString::from_vec(rest.strip_prefix(b"=")?.to_vec()))
+    })
 }
 
 /// The path of a descriptor without what the kernel adds when the file has lost its name (proc_pid_fd(5)).
@@ -418,7 +409,7 @@ mod tests {
     fn the_base_is_the_clients_own_choice() {
         let of = |entries: &[&str]| {
             let environment: Vec<OsString> = entries.iter().map(OsString::from).collect();
-            base(&environment)
+            temporary_folder(&|name| variable(&environment, name))
         };
         for (entries, folder) in [
             (&["TMPDIR=/t", "CLAUDE_CODE_TMPDIR=/c"][..], "/c"),

@@ -5,6 +5,7 @@ use super::Setup;
 use crate::history::ring::{CONTAINED, ENDING, RECLAIMING};
 use crate::history::{self, About, Kind, Point, Recorder};
 use crate::notice;
+use crate::os::clock::wall_ms;
 use crate::reclaim::{Report, State};
 use crate::state::{STATUSLINE, SessionFolder};
 use crate::watch::Limits;
@@ -85,7 +86,7 @@ impl<'a> Chronicle<'a> {
             State::Holding | State::Proving | State::Learning | State::Shrinking
         );
         let point = Point {
-            at_unix_ms: history::unix_ms(),
+            at_unix_ms: wall_ms(),
             total_kib: seen.total_kib,
             swap_kib: seen.reclaim.swapped_kib,
             given_kib: seen.reclaim.given_kib,

@@ -12,6 +12,8 @@ use std::os::fd::AsFd;
 pub const CLIENT_GRACE_MS: u64 = 8_000;
 /// What a tool gets.
 pub const TOOL_GRACE_MS: u64 = 2_000;
+/// How long who was KILLed is waited for.
+const KILLED_MS: u64 = 500;
 
 /// One process with its stable handle, where the kernel has those.
 struct Target {
@@ -114,43 +116,33 @@ impl Ending {
 
     /// Waits for their end, KILLs at the deadline. Only where no client runs that would have to wait.
     pub fn finish(mut self, processes: &mut Proc) {
-        loop {
-            self.targets.retain(|t| processes.is_alive(t.id));
-            if self.targets.is_empty() {
-                return;
-            }
-            let now = now_ms();
-            if now >= self.kill_at_ms {
-                if self.killed {
-                    // Uninterruptible sleep: it ends when the kernel lets it.
-                    return;
-                }
-                self.kill();
-                self.kill_at_ms = now + 500;
-            }
-            let left_ms = self.kill_at_ms.saturating_sub(now).max(1);
-            if let Some(first) = self.targets.first() {
-                first.await_end(left_ms);
-            }
+        self.targets = settle(processes, self.targets, self.kill_at_ms);
+        if !self.targets.is_empty() {
+            self.kill();
+            // Who is in an uninterruptible sleep then ends when the kernel lets it.
+            settle(processes, self.targets, now_ms() + KILLED_MS);
         }
+    }
+}
+
+/// Waits until all of them have ended, to `until_ms`; those that have not.
+fn settle(processes: &mut Proc, mut targets: Vec<Target>, until_ms: u64) -> Vec<Target> {
+    loop {
+        targets.retain(|target| processes.is_alive(target.id));
+        let left_ms = until_ms.saturating_sub(now_ms());
+        let Some(first) = targets.first().filter(|_| left_ms > 0) else {
+            return targets;
+        };
+        first.await_end(left_ms);
     }
 }
 
 /// Waits until these processes have ended by themselves, for `at_most_ms`; tells who has not.
 pub fn await_end(processes: &mut Proc, ids: &[ProcessId], at_most_ms: u64) -> Vec<ProcessId> {
-    let mut targets: Vec<Target> = ids
-        .iter()
-        .filter_map(|id| Target::open(processes, *id))
-        .collect();
-    let until_ms = now_ms() + at_most_ms;
-    loop {
-        targets.retain(|target| processes.is_alive(target.id));
-        let left_ms = until_ms.saturating_sub(now_ms());
-        let Some(first) = targets.first().filter(|_| left_ms > 0) else {
-            return targets.iter().map(|target| target.id).collect();
-        };
-        first.await_end(left_ms);
-    }
+    let targets = ids.iter().filter_map(|id| Target::open(processes, *id));
+    let targets = targets.collect();
+    let left = settle(processes, targets, now_ms() + at_most_ms);
+    left.iter().map(|target| target.id).collect()
 }
 
 /// Ends these processes and waits until they have.

@@ -44,6 +44,7 @@ use crate::contain::{Caps, Containment, group};
 use crate::history::Kind;
 use crate::notice;
 use crate::orphans::Ledger;
+use crate::os::clock::wall_ms;
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
@@ -70,7 +71,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 use terminal::TerminalKeeper;
 use tool::Fattest;
 use transcript::Turn;
@@ -260,7 +260,7 @@ pub fn run(setup: &Setup<'_>, client: Client) -> u8 {
     };
     let keeper = TerminalKeeper::remember(setup.invocation.is_interactive());
     let limits = Limits::new(setup.config.watchdog_threshold_mib, TOOL_GRACE_MS + KILL_MS);
-    let since_unix_s = unix_s();
+    let since_unix_s = wall_ms() / 1000;
     let mut supervisor = Supervisor {
         processes: Proc::new(Path::new(PROC)),
         conversation: Conversation::new(setup),
@@ -311,12 +311,6 @@ fn status_of(change: Change) -> u8 {
         Change::Signaled(signo) => (128 + signo) as u8,
         Change::Stopped(_) | Change::Continued => unreachable!("not an end"),
     }
-}
-
-/// Now, seconds since 1970.
-fn unix_s() -> u64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed();
-    now.map_or(0, |since| since.as_secs())
 }
 
 /// How many processes the kernel has killed for want of memory (`oom_kill` of proc_vmstat(5)).
@@ -433,7 +427,7 @@ impl Supervisor<'_> {
             self.reclaim = Reclaim::new(SWAP_SHARE_PERCENT);
             self.make_page_anew();
         }
-        let client_since_unix_s = unix_s();
+        let client_since_unix_s = wall_ms() / 1000;
         let handover = self.setup.handover.as_ref();
         let environment = |pid: i32| match handover {
             Some(handover) => handover.environment(&self.setup.environment, pid),

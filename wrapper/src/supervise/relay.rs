@@ -5,8 +5,10 @@
 //! must not get it twice (its second INT means "quit"). A signal to our pid alone was meant for the
 //! client. siginfo_t does not tell the two apart; the [`Sentinel`] does.
 
+use crate::os::proc::signal_set;
 use crate::os::process::Sentinel;
 use crate::os::signals::{self, Signo};
+use std::path::Path;
 
 /// Tells signals of the group from ours.
 pub struct Relay {
@@ -75,29 +77,8 @@ impl Relay {
     }
 }
 
+/// The signals that wait for the whole process.
 fn pending_of(sentinel: &Sentinel) -> u64 {
-    let path = format!("/proc/{}/status", sentinel.pid());
-    std::fs::read_to_string(path)
-        .ok()
-        .and_then(|s| pending_mask(&s))
-        .unwrap_or(0)
-}
-
-/// The signals that wait for the whole process, from `/proc/PID/status` (proc_pid_status(5)).
-fn pending_mask(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("ShdPnd:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mask_is_read_as_the_kernel_writes_it() {
-        let status = "Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004002\n";
-        assert_eq!(pending_mask(status), Some(0x4002));
-        assert_eq!(pending_mask("Name:\tx\n"), None);
-        assert_eq!(pending_mask("ShdPnd:\tnonsense\n"), None);
-    }
+    let process = format!("/proc/{}", sentinel.pid());
+    signal_set(Path::new(&process), "ShdPnd").unwrap_or(0)
 }

@@ -2,12 +2,10 @@
 //! made, so that neither the client nor the watch ever waits for a file system; gives it a bounded moment
 //! at the end.
 
-use super::account::{SECTIONS, Summary};
-use super::age::Now;
+use super::account::{SECTIONS, Section, Summary};
 use super::{LIMIT_MS, Places, Wish, run};
 use crate::notice;
 use crate::os::aside::{Aside, Manner};
-use crate::os::process::now_ms;
 
 /// From one sweep to the next.
 const INTERVAL_MS: u64 = 3_600_000;
@@ -50,7 +48,7 @@ impl Attendant {
     fn start(&mut self, limit_ms: u64) {
         let Some(places) = &self.places else { return };
         // No process to be had: the next hour's sweep does it.
-        self.under_way = Aside::start(Manner::Patient, || sweep(places, limit_ms)).ok();
+        self.under_way = Aside::start(Manner::Patient, || sweep(places, &SECTIONS, limit_ms)).ok();
     }
 
     /// A child of ours has ended. If it was a sweep: what the user should hear of it.
@@ -91,14 +89,7 @@ pub fn told(summary: &Summary, places: &Places) -> String {
     )
 }
 
-/// Everything, by the kernel's clocks; for a child to tell its parent.
-pub fn sweep(places: &Places, limit_ms: u64) -> String {
-    let wish = Wish {
-        sections: &SECTIONS,
-        dry_run: false,
-        now: Now::read(),
-        timer_ms: &now_ms,
-        limit_ms,
-    };
-    run(places, &wish, &mut |_| {}).text()
+/// What a child does, and tells its parent.
+pub fn sweep(places: &Places, sections: &[Section], limit_ms: u64) -> String {
+    run(places, &Wish::now(sections, limit_ms), &mut |_| {}).text()
 }

@@ -31,7 +31,7 @@ use crate::config::{absolute_folder, own_folder};
 use crate::os::files::FileId;
 use crate::os::folder::{Entry, Folder, Kind, Refusal};
 use crate::os::private::{self, Access};
-use crate::os::process::own_ids;
+use crate::os::process::{now_ms, own_ids};
 use crate::state;
 use crate::supervise::conversation::client_folder;
 use crate::watch::proc_fs::Proc;
@@ -39,7 +39,7 @@ use account::{Item, Kept, Outcome, Report, Section};
 use age::{ClockRecord, FileClock, Now};
 use owners::Owners;
 use processes::Processes;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -103,6 +103,19 @@ pub struct Wish<'a> {
     pub timer_ms: &'a dyn Fn() -> u64,
     /// So long it may take.
     pub limit_ms: u64,
+}
+
+impl<'a> Wish<'a> {
+    /// To sweep these, beginning now, by the kernel's clocks, for so many milliseconds at most.
+    pub fn now(sections: &'a [Section], limit_ms: u64) -> Wish<'a> {
+        Wish {
+            sections,
+            dry_run: false,
+            now: Now::read(),
+            timer_ms: &now_ms,
+            limit_ms,
+        }
+    }
 }
 
 /// Sweeps, and tells of each thing that it looked at.
@@ -227,6 +240,26 @@ impl Sweep<'_> {
         });
     }
 
+    /// Opens a folder on the way from `base`, which is that of `parent`, if it is ours; one that is not is counted.
+    /// `at`: its way, the last name in `parent`.
+    fn open(
+        &mut self,
+        parent: &Folder,
+        base: &Path,
+        section: Section,
+        at: &[&CStr],
+    ) -> Option<Folder> {
+        let why = match parent.inner(at.last()?) {
+            Ok(folder) if is_ours(&folder, self.places.uid) => return Some(folder),
+            Ok(_) => Kept::Foreign,
+            Err(Refusal::Gone) => return None,
+            Err(Refusal::NotAFolder) => Kept::OddKind,
+            Err(_) => Kept::Failed,
+        };
+        self.note_in(base, section, at, 0, Outcome::Kept(why));
+        None
+    }
+
     /// Does the real work, unless only looking was asked for; then what became of it.
     fn remove(&self, effect: impl FnOnce() -> Result<(), Refusal>) -> Option<Outcome> {
         if self.wish.dry_run {
@@ -282,6 +315,19 @@ fn objection(entry: &Entry, wanted: Kind, uid: u32) -> Option<Kept> {
     } else {
         None
     }
+}
+
+/// So many names of one folder are remembered; the next sweep sees the rest.
+const MAX_NAMES: usize = 16_384;
+
+/// The names in a folder, in no order.
+fn names(folder: &Folder) -> Vec<CString> {
+    let mut all = Vec::new();
+    let _ = folder.each_name(&mut |name| {
+        all.push(name.to_owned());
+        all.len() < MAX_NAMES
+    });
+    all
 }
 
 /// May a folder below the temporary one be worked in? The group may write to it: where every user has a group of

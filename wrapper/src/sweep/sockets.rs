@@ -5,38 +5,20 @@
 use super::account::{Kept, Outcome, Section};
 use super::cwd_files::STALE_MS;
 use super::owners::TICK_MS;
-use super::{Sweep, is_ours, objection};
+use super::{Sweep, names, objection};
 use crate::os::folder::{Folder, Kind, Refusal};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::path::Path;
 
 /// Their folder.
 const FOLDER: &CStr = c"cc-socks";
 
-/// So many are remembered; the next sweep sees the rest.
-const MAX_NAMES: usize = 16_384;
-
 /// Removes the dead ones below the folder that is at `path`, as far as the time lasts.
 pub(super) fn sweep(sweep: &mut Sweep<'_>, base: &Folder, path: &Path) {
-    let folder = match base.inner(FOLDER) {
-        Ok(folder) if is_ours(&folder, sweep.places.uid) => folder,
-        Err(Refusal::Gone) => return,
-        other => {
-            let why = match other {
-                Ok(_) => Kept::Foreign,
-                Err(Refusal::NotAFolder) => Kept::OddKind,
-                Err(_) => Kept::Failed,
-            };
-            sweep.note_in(path, Section::Sockets, &[FOLDER], 0, Outcome::Kept(why));
-            return;
-        }
+    let Some(folder) = sweep.open(base, path, Section::Sockets, &[FOLDER]) else {
+        return;
     };
-    let mut names: Vec<CString> = Vec::new();
-    let _ = folder.each_name(&mut |name| {
-        names.push(name.to_owned());
-        names.len() < MAX_NAMES
-    });
-    for name in &names {
+    for name in &names(&folder) {
         if sweep.is_over(100) {
             sweep.report.is_unfinished = true;
             return;

@@ -4,7 +4,7 @@
 
 use super::account::{Kept, Outcome, Section};
 use super::age::FileClock;
-use super::{Sweep, is_ours, objection};
+use super::{Sweep, is_ours, names, objection};
 use crate::client::args::is_uuid;
 use crate::os::folder::{Entry, Folder, Kind, Refusal};
 use std::ffi::{CStr, CString};
@@ -19,17 +19,14 @@ const TASKS: &CStr = c"tasks";
 /// What else the client makes beside them; removed when empty.
 const BESIDE: [&CStr; 1] = [c"started"];
 
-/// So many names of one folder are remembered; the next sweep sees the rest.
-const MAX_NAMES: usize = 16_384;
-
 /// Removes the outputs of dead sessions, as far as the time lasts.
 pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
     let own = CString::new(format!("claude-{}", sweep.places.uid)).unwrap_or_default();
-    let Some(base) = open(sweep, temporary, &[], &own) else {
+    let Some(base) = open(sweep, temporary, &[&own]) else {
         return;
     };
     for project in names(&base) {
-        let Some(folder) = open(sweep, &base, &[&own], &project) else {
+        let Some(folder) = open(sweep, &base, &[&own, &project]) else {
             continue;
         };
         let sessions = names(&folder);
@@ -40,7 +37,7 @@ pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
             }
             let id = session.to_str().ok().filter(|name| is_uuid(name));
             if let Some(id) = id
-                && let Some(inner) = open(sweep, &folder, &[&own, &project], session)
+                && let Some(inner) = open(sweep, &folder, &[&own, &project, session])
             {
                 let at = [own.as_c_str(), &project, session];
                 one_session(sweep, &folder, &inner, id, &at);
@@ -57,28 +54,10 @@ pub(super) fn sweep(sweep: &mut Sweep<'_>, temporary: &Folder) {
     }
 }
 
-/// Opens a folder on the way, if it is ours; one that is not is counted. `at`: its parent.
-fn open(sweep: &mut Sweep<'_>, parent: &Folder, at: &[&CStr], name: &CStr) -> Option<Folder> {
-    let path: Vec<&CStr> = at.iter().copied().chain([name]).collect();
-    let why = match parent.inner(name) {
-        Ok(folder) if is_ours(&folder, sweep.places.uid) => return Some(folder),
-        Ok(_) => Kept::Foreign,
-        Err(Refusal::Gone) => return None,
-        Err(Refusal::NotAFolder) => Kept::OddKind,
-        Err(_) => Kept::Failed,
-    };
-    sweep.note(Section::TaskOutputs, &path, 0, Outcome::Kept(why));
-    None
-}
-
-/// The names in a folder, in no order.
-fn names(folder: &Folder) -> Vec<CString> {
-    let mut all = Vec::new();
-    let _ = folder.each_name(&mut |name| {
-        all.push(name.to_owned());
-        all.len() < MAX_NAMES
-    });
-    all
+/// Opens a folder on the way. `at`: its path from the temporary folder, the last one its name in `parent`.
+fn open(sweep: &mut Sweep<'_>, parent: &Folder, at: &[&CStr]) -> Option<Folder> {
+    let base = &sweep.places.temporary;
+    sweep.open(parent, base, Section::TaskOutputs, at)
 }
 
 /// One session's folder. `at`: its path, by name.
