@@ -563,15 +563,26 @@ fn rss(start: usize, end: usize) -> u64 {
 /// Forks, by libc and raw, in the middle of other threads' calls: the children map and unmap
 /// freely, none is stuck, and what they do isn't on the parent's page.
 fn fork(book: &Book) {
+    /// What a round's calls queue, while the thread that holds the map does not run, must find room in the queue of
+    /// 256: two for each.
+    const CALLS_A_ROUND: usize = 64;
     static STOP: AtomicBool = AtomicBool::new(false);
+    static ALLOWED: AtomicUsize = AtomicUsize::new(0);
+    static DONE: AtomicUsize = AtomicUsize::new(0);
     let worker = std::thread::spawn(|| {
         while !STOP.load(SeqCst) {
-            unmap(map(8 * PAGE), 8 * PAGE);
+            if DONE.load(SeqCst) < ALLOWED.load(SeqCst) {
+                unmap(map(8 * PAGE), 8 * PAGE);
+                DONE.fetch_add(1, SeqCst);
+            } else {
+                std::hint::spin_loop();
+            }
         }
     });
     let mut kept = Vec::new();
     let before = book.mapped_bytes();
     for round in 0..400 {
+        ALLOWED.fetch_add(CALLS_A_ROUND, SeqCst);
         kept.push(map(PAGE));
         // SAFETY: the child only makes calls that are safe after a fork, and ends by _exit.
         unsafe {
@@ -594,6 +605,9 @@ fn fork(book: &Book) {
             let mut status = 0;
             assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
             assert_eq!(status, 0, "a child");
+        }
+        while DONE.load(SeqCst) < ALLOWED.load(SeqCst) {
+            std::thread::yield_now();
         }
     }
     STOP.store(true, SeqCst);
