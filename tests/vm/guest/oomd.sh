@@ -38,7 +38,7 @@ world bare --leak-mib-per-s "$leak_mib_per_s" --leak-cap-mib 6000
 mock '{"rounds": 2000, "command": "echo round-{n} >>rounds; sleep 0.2"}'
 start_terminal terminal-bare.scope "$client"
 began=$SECONDS
-check 'control: the bare client takes the scope of the terminal with it' within 400 terminal_is_gone
+check 'control: the bare client takes the scope of the terminal with it' within 900 terminal_is_gone
 measured 'seconds until the terminal was gone' $((SECONDS - began))
 is_over() { ! scope_is terminal-bare.scope; }
 within 20 is_over
