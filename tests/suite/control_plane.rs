@@ -625,6 +625,39 @@ fn the_captures_in_the_documentation_are_what_the_program_still_says() {
     session.end();
 }
 
+#[test]
+fn doctor_folds_its_lines_for_a_terminal_and_for_nobody_else() {
+    let sandbox = Sandbox::new();
+    let doctor = || {
+        let mut command = control(&sandbox, &["doctor"]);
+        command.env("NO_COLOR", "1");
+        command
+    };
+    let piped = String::from_utf8(doctor().output().unwrap().stdout).unwrap();
+    let is_long = |line: &str| line.chars().count() > 80;
+    assert!(piped.lines().any(is_long), "the premise: {piped}");
+    let mut pty = Pty::open().unwrap();
+    pty.resize(80, 24).unwrap();
+    let mut child = KillOnDrop(pty.spawn(doctor()).unwrap());
+    wait_until("its end", SOON, || child.0.try_wait().unwrap());
+    let last = piped.split_whitespace().last().unwrap();
+    pty.expect(last, SOON);
+    let shown = pty.text();
+    for line in shown.lines().filter(|line| is_long(line)) {
+        assert_eq!(
+            line.split_whitespace().count(),
+            1,
+            "only a word alone: {line}"
+        );
+    }
+    let words = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(words(&shown), words(&piped));
+}
+
 /// Claude Code shows the line with the setting that the manual page names.
 fn the_status_line_shows_it(version: &str) {
     use claude_safe_tests::clients::{prepare_home, set_up};

@@ -223,6 +223,14 @@ fn a_tool_is_warned_of_and_ended_at_its_limit_and_the_command_is_named() {
     assert_eq!(left.len(), 1, "the file stays: {left:?}");
     let written = fs::metadata(&left[0]).expect("it is there").blocks() * 512 / MIB;
     assert!((32..150).contains(&written), "{written} MiB");
+    let history = sandbox.state().join("claude-safe/history/incidents");
+    let history = fs::read_to_string(history).expect("the history");
+    assert!(
+        history.contains("\ttool-ended\t")
+            && history.contains("\tbash (pid ")
+            && !history.contains("tool.sh"),
+        "programs, no arguments: {history}"
+    );
 }
 
 #[test]

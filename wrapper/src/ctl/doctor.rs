@@ -413,7 +413,7 @@ impl Report {
         for line in self.all_complaints() {
             text.push_str(&format!("{line}\n"));
         }
-        text
+        style.fold(&text)
     }
 
     /// Where samples and incidents are kept; a folder that is refused is named here, and costs the history only.

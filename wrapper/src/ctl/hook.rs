@@ -48,14 +48,15 @@ const WORTH_TELLING: u64 = 100;
 pub(super) fn run(event: &OsStr, folder: Option<&Path>) {
     match event.as_encoded_bytes() {
         b"session-start" => session_start(std::io::stdin().lock(), folder),
-        b"post-tool-use" => sweep(&[Section::CwdFiles]),
-        b"stop" => sweep(&SECTIONS),
+        b"post-tool-use" => sweep(&[Section::CwdFiles], false),
+        b"stop" => sweep(&SECTIONS, true),
         _ => {}
     }
 }
 
-/// Sweeps in a child, and says what is worth saying.
-fn sweep(sections: &'static [Section]) {
+/// Sweeps in a child, and says what is worth saying; of what lasts, such as a folder that can't be read, only when the
+/// turn is over.
+fn sweep(sections: &'static [Section], is_turn_over: bool) {
     drain_input();
     let loaded = config::load(&Sources::of_this_process());
     if !loaded.config.sweep {
@@ -68,18 +69,18 @@ fn sweep(sections: &'static [Section]) {
         .ok()
         .and_then(|mut child| child.result_within(WAIT_MS));
     let summary = result.and_then(|text| Summary::parse(&text));
-    if let Some(text) = summary.and_then(|summary| message(&summary, &places)) {
+    if let Some(text) = summary.and_then(|summary| message(&summary, &places, is_turn_over)) {
         let answer = json!({ "systemMessage": text });
         let _ = std::io::stdout().write_all(json::text(&answer).as_bytes());
     }
 }
 
 /// What the user should hear of a sweep.
-fn message(summary: &Summary, places: &Places) -> Option<String> {
+fn message(summary: &Summary, places: &Places, is_turn_over: bool) -> Option<String> {
     let is_much = summary.removed >= WORTH_TELLING;
     let done = is_much.then(|| format!("claude-safe {}", attendant::told(summary, places)));
-    // At each end of a turn, as long as it lasts: it is the user's own folder.
-    done.or_else(|| Some(format!("claude-safe: {}", summary.trouble.as_ref()?)))
+    let trouble = summary.trouble.as_ref().filter(|_| is_turn_over);
+    done.or_else(|| Some(format!("claude-safe: {}", trouble?)))
 }
 
 /// Takes what the client has to say, unread: it must not find our end of the pipe closed while it writes.

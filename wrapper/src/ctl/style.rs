@@ -11,6 +11,8 @@ pub(super) struct Style {
     pub(super) unicode: bool,
     /// Columns.
     pub(super) width: usize,
+    /// Somebody reads it there: long lines are folded. For a program each stays one.
+    folds: bool,
 }
 
 impl Default for Style {
@@ -19,6 +21,7 @@ impl Default for Style {
             colour: false,
             unicode: false,
             width: WIDTH,
+            folds: false,
         }
     }
 }
@@ -54,6 +57,7 @@ impl Style {
             colour: seen && !refused && !dumb,
             unicode: seen && !dumb && is_utf8(locale),
             width: size.map_or(WIDTH, |(columns, _)| columns.into()),
+            folds: seen && size.is_some(),
         }
     }
 
@@ -69,6 +73,48 @@ impl Style {
             text.to_owned()
         }
     }
+}
+
+impl Style {
+    /// Lines that are too long for the terminal, folded at blanks; what goes on stands further in. A word stays whole:
+    /// a path is to be copied.
+    pub(super) fn fold(self, text: &str) -> String {
+        if !self.folds {
+            return text.to_owned();
+        }
+        let mut folded = String::new();
+        for line in text.split_inclusive('\n') {
+            let indent = line.len() - line.trim_start_matches(' ').len();
+            let mut used = indent;
+            folded.push_str(&line[..indent]);
+            for (at, word) in line[indent..].split_inclusive(' ').enumerate() {
+                let wide = visible(word.trim_end());
+                if at > 0 && used + wide > self.width {
+                    folded.truncate(folded.trim_end_matches(' ').len());
+                    used = indent + FOLD_INDENT;
+                    folded.push_str(&format!("\n{:used$}", ""));
+                }
+                folded.push_str(word);
+                used += visible(word);
+            }
+        }
+        folded
+    }
+}
+
+/// So much further in stands what was folded.
+const FOLD_INDENT: usize = 4;
+
+/// Columns that a word takes: without what switches colours.
+fn visible(word: &str) -> usize {
+    let mut is_code = false;
+    let seen = word.chars().filter(|letter| {
+        is_code |= *letter == '\u{1b}';
+        let is_seen = !is_code && *letter != '\n';
+        is_code &= *letter != 'm';
+        is_seen
+    });
+    seen.count()
 }
 
 /// Rows as aligned columns, `indent` blanks in; the last column is as long as it likes.
@@ -227,6 +273,24 @@ mod tests {
         let rows = [["a", "bä", "c"], ["long", "", ""], ["x", "yyy", "z"]];
         let rows = rows.map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows, 1), " a     bä   c\n long\n x     yyy  z\n");
+    }
+
+    #[test]
+    fn a_long_line_is_folded_at_blanks_for_those_who_read_it() {
+        let text = "short\n  name  one two three\n  /a/path/that/is/long x\n";
+        let style = Style {
+            width: 16,
+            ..Style::default()
+        };
+        assert_eq!(style.fold(text), text, "a program reads it");
+        let folds = true;
+        let style = Style { folds, ..style };
+        let folded = "short\n  name  one two\n      three\n  /a/path/that/is/long\n      x\n";
+        assert_eq!(style.fold(text), folded);
+        // Colours take no room.
+        let coloured = "  \u{1b}[32mname\u{1b}[0m one two t\n";
+        assert_eq!(style.fold(coloured), coloured);
+        assert_eq!(style.fold(""), "");
     }
 
     #[test]

@@ -20,7 +20,7 @@ const BEFORE: &str = "incidents.1";
 pub enum Kind {
     /// Memory passed the first mark, and the user was told.
     Warned,
-    /// A tool was ended because of memory.
+    /// A tool was ended because of memory, or of what it wrote.
     ToolEnded,
     /// The client was ended because of memory.
     Ended,
@@ -34,12 +34,10 @@ pub enum Kind {
     LeftGroup,
     /// Tier 1 found all pages hot.
     ReclaimGivenUp,
-    /// Something else that the user was told.
-    Told,
 }
 
 /// Each kind as the file has it.
-const WORDS: [(Kind, &str); 9] = [
+const WORDS: [(Kind, &str); 8] = [
     (Kind::Warned, "warned"),
     (Kind::ToolEnded, "tool-ended"),
     (Kind::Ended, "ended"),
@@ -48,7 +46,6 @@ const WORDS: [(Kind, &str); 9] = [
     (Kind::Killed, "killed"),
     (Kind::LeftGroup, "left-cgroup"),
     (Kind::ReclaimGivenUp, "reclaim-given-up"),
-    (Kind::Told, "told"),
 ];
 
 impl Kind {

@@ -33,6 +33,21 @@ const MOST_FILES: usize = 256;
 /// Writers of one file that are: a storm of them has a common ancestor among the first.
 const MOST_WRITERS: usize = 64;
 
+/// What the user is to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// For the user.
+    pub text: String,
+    /// For the history, where a tool is ended: its program and why, without arguments.
+    pub ended: Option<String>,
+}
+
+impl From<String> for News {
+    fn from(text: String) -> News {
+        News { text, ended: None }
+    }
+}
+
 /// One output file.
 struct Output {
     file: FileId,
@@ -154,7 +169,7 @@ impl Outputs {
         sample: &Sample,
         now_ms: u64,
         memory_is_full: bool,
-    ) -> (Vec<String>, bool) {
+    ) -> (Vec<News>, bool) {
         let mut news = Vec::new();
         let mut is_unknown = false;
         let mut files = std::mem::take(&mut self.files);
@@ -177,7 +192,7 @@ impl Outputs {
                 Verdict::Quiet => {}
                 Verdict::Warn => {
                     output.was_warned = true;
-                    news.push(self.warning(output, sample));
+                    news.push(self.warning(output, sample).into());
                 }
                 Verdict::End(reason) => {
                     let writers = self.writers_now(output, sample);
@@ -186,7 +201,7 @@ impl Outputs {
                         output.writers.clear();
                     } else {
                         output.was_warned = true;
-                        news.push(farewell(output, reason, sample, &writers));
+                        news.push(farewell(processes, output, reason, sample, &writers));
                         let ending = Ending::begin(processes, &writers, None, TOOL_GRACE_MS);
                         output.ending = Some(ending);
                     }
@@ -310,7 +325,13 @@ impl Outputs {
     }
 }
 
-fn farewell(output: &Output, reason: Reason, sample: &Sample, writers: &[ProcessId]) -> String {
+fn farewell(
+    processes: &mut Proc,
+    output: &Output,
+    reason: Reason,
+    sample: &Sample,
+    writers: &[ProcessId],
+) -> News {
     let tool = tool_of(sample, writers[0]).unwrap_or(writers[0]);
     let sight = output.sight;
     let at = notice::memory(sight.growth.bytes / 1024);
@@ -325,12 +346,16 @@ fn farewell(output: &Output, reason: Reason, sample: &Sample, writers: &[Process
         }
         _ => format!("its output is at {at}, which is more than it may take"),
     };
-    format!(
-        "ending the tool {} (pid {}): {why} ({}); the session goes on",
-        command_of(tool.pid),
-        tool.pid,
-        output.path.display()
-    )
+    let program = processes.name(tool.pid).unwrap_or_default();
+    News {
+        text: format!(
+            "ending the tool {} (pid {}): {why} ({}); the session goes on",
+            command_of(tool.pid),
+            tool.pid,
+            output.path.display()
+        ),
+        ended: Some(format!("{program} (pid {}), {why}", tool.pid)),
+    }
 }
 
 /// The uppermost process of the subtree that a process is in: what the client has started. `None`: it is the client.

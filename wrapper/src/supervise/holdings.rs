@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 use crate::descriptors::watch::Watch;
-use crate::outputs::Outputs;
+use crate::outputs::{News, Outputs};
 use crate::watch::proc_fs::Proc;
 use crate::watch::{Sample, Watcher};
 use std::ffi::OsString;
@@ -66,13 +66,14 @@ impl Holdings {
     }
 
     /// With a look at memory: everything. The answer is what is to be said.
-    pub fn look(&mut self, processes: &mut Proc, sample: &Sample, now_ms: u64) -> Vec<String> {
+    pub fn look(&mut self, processes: &mut Proc, sample: &Sample, now_ms: u64) -> Vec<News> {
         self.outputs.begin_whole_look();
         let mut found = Vec::new();
         let wants = |target: &Path| self.outputs.wants(target);
         let mut ids = sample.processes.iter().map(|process| process.id);
         let anew = std::mem::take(&mut self.anew);
-        let mut news = (self.descriptors).look(processes, &mut ids, anew, &wants, &mut found);
+        let told = (self.descriptors).look(processes, &mut ids, anew, &wants, &mut found);
+        let mut news: Vec<News> = told.into_iter().map(News::from).collect();
         self.outputs.note(found);
         let is_full = sample.total_kib >= self.limit_kib;
         news.extend(self.outputs.look(processes, sample, now_ms, is_full).0);
@@ -88,7 +89,7 @@ impl Holdings {
         processes: &mut Proc,
         sample: &Sample,
         now_ms: u64,
-    ) -> (Vec<String>, bool) {
+    ) -> (Vec<News>, bool) {
         self.outputs.kill_due(now_ms);
         if self.look_at_ms.is_none_or(|at| at > now_ms) {
             return (Vec::new(), false);
@@ -99,7 +100,7 @@ impl Holdings {
         let mut is_called_for = self.anew;
         if self.count_at_ms <= now_ms {
             let (more, is_grown) = self.descriptors.short_look(processes);
-            news.extend(more);
+            news.extend(more.into_iter().map(News::from));
             is_called_for |= is_grown;
             self.count_at_ms = now_ms + CEILING_MS;
         }

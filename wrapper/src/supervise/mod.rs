@@ -48,6 +48,7 @@ use crate::os::clock::wall_ms;
 use crate::os::process::{self, Change, Launch, PidFd};
 use crate::os::signals::{self, Inherited, SignalFd, Signo};
 use crate::os::wait::{self, Source, Timer};
+use crate::outputs::News;
 use crate::reclaim::Reclaim;
 use crate::remedy;
 use crate::state::{self, NOTES, Notes, SessionFolder};
@@ -631,9 +632,12 @@ impl Supervisor<'_> {
         }
     }
 
-    fn tell_all(&mut self, news: &[String]) {
-        for text in news {
+    fn tell_all(&mut self, news: &[News]) {
+        for News { text, ended } in news {
             self.notifier.tell(&self.keeper, text);
+            if let Some(ended) = ended {
+                self.chronicle.incident(Kind::ToolEnded, ended);
+            }
         }
     }
 
