@@ -4,7 +4,8 @@
 use claude_safe_tests::clients::{prepare_home, set_up, tool_calls, transcripts};
 use claude_safe_tests::mock::Scenario;
 use claude_safe_tests::{
-    Isolated, KillOnDrop, Sandbox, artifacts, poll_until, program, real_client, skip, wait_until,
+    Isolated, KillOnDrop, Pty, Sandbox, artifacts, poll_until, program, real_client, skip,
+    wait_until,
 };
 use serde_json::Value;
 use std::fs;
@@ -202,6 +203,36 @@ fn a_hook_waits_neither_for_the_end_of_its_input_nor_breaks_a_long_one() {
     drop(stdin);
     let status = wait_until("the hook", SOON, || child.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_long_clean_counts_on_the_terminal_and_takes_its_line_away() {
+    let sandbox = Sandbox::new();
+    for number in 0..32_768 {
+        put(&sandbox, &name(number), DAY);
+    }
+    let mut pty = Pty::open().expect("a terminal");
+    let mut child = KillOnDrop(pty.spawn(ctl(&sandbox, &["clean"])).expect("it starts"));
+    wait_until("its end", PATIENCE, || child.0.try_wait().expect("ours"));
+    pty.expect("32768 removed", SOON);
+    let shown = pty.text();
+    let (progress, answer) = shown
+        .rsplit_once("\r\x1b[K")
+        .expect("the line is taken away");
+    assert!(answer.contains("32768 removed"), "{answer:?}");
+    let counts: Vec<u64> = progress
+        .split('\r')
+        .filter_map(|line| {
+            let (removed, seen) = line
+                .strip_suffix("\x1b[K")?
+                .split_once(": ")?
+                .1
+                .split_once(" of ")?;
+            assert_eq!(removed, seen, "all of them are old");
+            seen.parse().ok()
+        })
+        .collect();
+    assert!(!counts.is_empty() && counts.is_sorted(), "{progress:?}");
 }
 
 #[test]
