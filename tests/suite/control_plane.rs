@@ -498,19 +498,8 @@ fn a_full_disk_ends_the_history_and_not_the_session() {
         Ok(why) => assert!(why.contains("No space left"), "{why}"),
     }
     send_signal(wrapper, libc::SIGTERM).unwrap();
-    let output = {
-        wait_until("its end", SOON, || child.0.try_wait().unwrap());
-        let mut text = String::new();
-        use std::io::Read;
-        child
-            .0
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
-        text
-    };
+    wait_until("its end", SOON, || child.0.try_wait().unwrap());
+    let output = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
     assert!(!output.contains("No space"), "not a word of it: {output}");
 }
 

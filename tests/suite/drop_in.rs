@@ -465,22 +465,8 @@ fn a_prompt_on_stdin_is_answered_as_bare() {
             .unwrap()
             .write_all(b"do this\n")
             .unwrap();
-        let mut answer = String::new();
-        child
-            .0
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut answer)
-            .unwrap();
-        let mut complaints = String::new();
-        child
-            .0
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut complaints)
-            .unwrap();
+        let answer = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
+        let complaints = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
         (ended(&mut child.0).code(), answer, complaints)
     });
     assert_eq!(answers[0], answers[1]);
@@ -584,14 +570,7 @@ fn a_reader_that_leaves_is_felt_as_bare() {
                 .read_exact(&mut first)
                 .unwrap();
             let status = ended(&mut child.0);
-            let mut said = String::new();
-            child
-                .0
-                .stderr
-                .take()
-                .unwrap()
-                .read_to_string(&mut said)
-                .unwrap();
+            let said = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
             (shell_status(status), said)
         });
         assert_eq!(ends[0].0, ends[1].0, "ignored: {ignored}: {ends:?}");
@@ -1305,14 +1284,7 @@ fn the_three_signals_that_the_client_obeys_end_it_with_its_own_status() {
                 tool_of(first_line(&record)["ready"].as_i64().unwrap() as i32);
                 send_signal(if to_group { -pid } else { pid }, signal).unwrap();
                 let code = ended(&mut child.0).code();
-                let mut said = String::new();
-                child
-                    .0
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut said)
-                    .unwrap();
+                let said = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
                 assert_eq!(counts(&record).get(&i64::from(signal)), Some(&1));
                 (code, said)
             });
@@ -1915,14 +1887,7 @@ fn if_we_are_killed_the_client_lives_on_and_the_next_session_cleans_up() {
         (!proc_view::alive(sentinel)).then_some(())
     });
     // The pipe is closed when the client has ended: then it has said all.
-    let mut answer = String::new();
-    child
-        .0
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut answer)
-        .unwrap();
+    let answer = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
     assert_eq!(answer, "ALL DONE\n");
     let rounds = fs::read_to_string(world.sandbox.work().join("rounds.log")).unwrap();
     assert_eq!(rounds, "round-1\nround-2\nround-3\n");

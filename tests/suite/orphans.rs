@@ -4,7 +4,6 @@
 use claude_safe_tests::pty::send_signal;
 use claude_safe_tests::{KillOnDrop, Sandbox, artifacts, proc_view, wait_until};
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -170,13 +169,7 @@ impl Drop for Session {
 /// Closes its input, and waits for its end: its status, and what it said.
 fn end_of(child: &mut Child) -> (Option<i32>, String) {
     drop(child.stdin.take());
-    let mut said = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
     (child.wait().unwrap().code(), said)
 }
 

@@ -104,10 +104,10 @@ fn start(command: &mut Command) -> KillOnDrop {
 
 fn stderr_of(mut child: KillOnDrop) -> (Option<i32>, String) {
     let status = wait_until("its end", PATIENCE, || child.0.try_wait().expect("ours"));
-    let mut text = String::new();
-    let stderr = child.0.stderr.as_mut().expect("a pipe");
-    std::io::Read::read_to_string(stderr, &mut text).expect("text");
-    (status.code(), text)
+    (
+        status.code(),
+        std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap(),
+    )
 }
 
 /// What was seen of a small disk: MiB in all, free before and after, and what was said.
