@@ -63,7 +63,8 @@ check 'the terminal is there to the end' scope_is terminal-guarded.scope
 check 'the conversation goes to its end' within 60 was_answered_finally
 within 60 command_ended
 sed 's/^/    /' "$said"
-restarted() { at_least 'restarts' "$(grep -c 'memory reached' "$said")" 1; }
+# By tier 2 at its limit, or, where oomd is not so patient, after oomd has ended it.
+restarted() { at_least 'restarts' "$(grep -cE 'memory reached|systemd-oomd killed claude' "$said")" 1; }
 check 'it was restarted for its memory' restarted
 check 'its shell still runs' kill -0 "$(cat "$world/shell.pid")"
 check 'the neighbour lives' scope_is neighbour.scope
@@ -72,7 +73,7 @@ check 'the manager of the user is the same' same_manager
 no_other_victim() {
   local victims
   # The user sees his own part of the journal only; oomd's word is on the slices themselves.
-  victims=$(systemctl --user list-units --all --failed --no-legend --plain | awk '{ print $1 }' | grep -vE '^claude-safe-')
+  victims=$(systemctl --user list-units --all --failed --no-legend --plain | awk '$1 !~ /^claude-safe-/ { print $1 }')
   echo "$victims"
   [ -z "$victims" ]
 }

@@ -39,6 +39,11 @@ impl Groups {
         folder.join("cgroup.procs").exists().then_some(folder)
     }
 
+    /// The folder of the group at `path`.
+    pub fn folder_of(&self, path: &Path) -> PathBuf {
+        self.mount.folder_of(path)
+    }
+
     /// The folder of our own group, and the mount point above it.
     pub fn own_folder(&self) -> (PathBuf, &Path) {
         (self.mount.folder_of(&self.own), self.mount.point())

@@ -22,6 +22,7 @@ pub mod kill_order;
 pub mod manager;
 pub mod own_group;
 
+use crate::os::folder::Folder;
 use crate::os::process::{self, Change, Launch, now_ms};
 use crate::os::signals::Inherited;
 use crate::os::wait;
@@ -30,7 +31,7 @@ use group::Groups;
 use kill_order::KillOrder;
 use manager::{Manager, NoManager, Request};
 use own_group::OwnGroup;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// After these times from the move on, who is inside is looked at in any case, milliseconds.
@@ -97,6 +98,9 @@ impl State {
 }
 
 /// What was asked of the manager last.
+/// How systemd-oomd marks whom it ends.
+const OOMD_MARK: &CStr = c"user.oomd_ooms";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Errand {
     /// A scope for the client, so many things left out.
@@ -135,6 +139,8 @@ pub struct Containment<'a> {
     state: State,
     /// The slice, or our group: the folder of the whole session.
     folder: Option<PathBuf>,
+    /// The client's own group, open: what is written on it outlives it.
+    scope: Option<(PathBuf, Folder)>,
     /// Calls of busctl that have not ended.
     errands: Vec<(i32, Errand)>,
     moving: Option<Moving>,
@@ -168,6 +174,7 @@ impl<'a> Containment<'a> {
             client: ProcessId::default(),
             state: State::NotTried,
             folder: None,
+            scope: None,
             errands: Vec::new(),
             moving: None,
             began_ms: 0,
@@ -189,6 +196,7 @@ impl<'a> Containment<'a> {
         self.state = State::NotTried;
         // Where the earlier one was: this one is not there yet, and has not left it either.
         self.folder = None;
+        self.scope = None;
         self.moving = None;
         for (_, errand) in &mut self.errands {
             // For an earlier client: its answer is no news any more.
@@ -361,6 +369,7 @@ impl<'a> Containment<'a> {
             self.checks_done = 0;
             self.folder = Some(folder);
             self.state = State::InScope;
+            self.keep_scope();
             self.keep_wall();
         } else if now >= moving.until_ms {
             self.moving = None;
@@ -394,6 +403,27 @@ impl<'a> Containment<'a> {
             },
             Errand::Other,
         );
+    }
+
+    /// Opens the group that the client is in now, for [`Containment::was_ended_by_oomd`].
+    fn keep_scope(&mut self) {
+        let path = (self.groups.as_ref()).and_then(|groups| {
+            let path = groups.path_of(self.client.pid)?;
+            Some(groups.folder_of(&path))
+        });
+        let is_kept = |path: &PathBuf| self.scope.as_ref().is_some_and(|(kept, _)| kept == path);
+        if let Some(path) = path.filter(|path| !is_kept(path))
+            && let Ok(folder) = Folder::open(&path)
+        {
+            self.scope = Some((path, folder));
+        }
+    }
+
+    /// Did systemd-oomd(8) choose the client's group? It writes that on the group before it kills, and the group is gone
+    /// soon after (`user.oomd_ooms`, in src/oom/oomd-util.c of systemd).
+    pub fn was_ended_by_oomd(&self) -> bool {
+        let scope = self.scope.as_ref();
+        scope.is_some_and(|(_, folder)| folder.has_attribute(OOMD_MARK))
     }
 
     /// The folder of the slice, from where the client says it is.
@@ -452,6 +482,7 @@ impl<'a> Containment<'a> {
             self.brought_back
                 .retain(|(id, _)| sample.processes.iter().any(|process| process.id == *id));
             news.tell = self.bring_back(&outside);
+            self.keep_scope();
             self.keep_wall();
         }
         news
@@ -615,6 +646,7 @@ fn words(list: &[&str]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::files::scratch::Scratch;
 
     fn containment(inherited: &Inherited, manager: Result<Manager, NoManager>) -> Containment<'_> {
         let us = ProcessId {
@@ -641,6 +673,29 @@ mod tests {
             Caps::new(u64::MAX, u64::MAX, u64::MAX).memory_bytes,
             Some(u64::MAX)
         );
+    }
+
+    #[test]
+    fn what_oomd_writes_on_the_clients_group_is_read_when_the_group_is_gone() {
+        let scratch = Scratch::new();
+        let group = scratch.path().join("x.scope");
+        std::fs::create_dir(&group).unwrap();
+        let inherited = Inherited::default();
+        let mut contain = containment(&inherited, Err(NoManager::NoSystemd));
+        assert!(!contain.was_ended_by_oomd());
+        contain.scope = Some((group.clone(), Folder::open(&group).unwrap()));
+        assert!(!contain.was_ended_by_oomd());
+        let flags = rustix::fs::XattrFlags::empty();
+        // A file system without attributes of users (a tmpfs before Linux 6.6) can't stand in for cgroup v2.
+        if rustix::fs::setxattr(group.as_os_str().as_encoded_bytes(), OOMD_MARK, b"1", flags)
+            .is_ok()
+        {
+            std::fs::remove_dir(&group).unwrap();
+            assert!(contain.was_ended_by_oomd());
+        }
+        // The next life begins with a group of its own.
+        contain.client_started(ProcessId::default(), false);
+        assert!(!contain.was_ended_by_oomd());
     }
 
     #[test]

@@ -136,6 +136,11 @@ impl Folder {
         stat.map(|stat| Entry::of(&stat)).map_err(Refusal::of)
     }
 
+    /// Has it an extended attribute of this name (xattr(7))? It may have lost its own name meanwhile.
+    pub fn has_attribute(&self, name: &CStr) -> bool {
+        rustix::fs::fgetxattr_query(fd::lend(self.0.as_fd()), name).is_ok()
+    }
+
     /// The number of the folder on its file system, and that of the file system.
     ///
     /// # Errors

@@ -493,11 +493,17 @@ impl Supervisor<'_> {
         let change = self.watch_until_end(&mut life);
         let memory = life.memory.take().or_else(|| {
             let killed = change == Change::Signaled(signals::SIGKILL);
-            let by_kernel = killed && life.oom_kills.is_some_and(|before| oom_kills() > before);
+            let by_kernel = || life.oom_kills.is_some_and(|before| oom_kills() > before);
             let near = life
                 .near_limit_at_ms
                 .is_some_and(|at| process::now_ms() < at + NEAR_LIMIT_MS);
-            (killed && (by_kernel || near)).then(|| self.killed_for_memory(&life, by_kernel))
+            let by = match killed {
+                false => None,
+                true if self.containment.was_ended_by_oomd() => Some("systemd-oomd"),
+                true if by_kernel() => Some("the kernel, out of memory,"),
+                true => near.then_some("somebody"),
+            };
+            by.map(|by| self.killed_for_memory(&life, by))
         });
         // What fills the memory goes in any case.
         let left = (self.sweeps() || memory.is_some()).then(|| self.end_leftovers(&life));
@@ -836,15 +842,10 @@ impl Supervisor<'_> {
         ));
     }
 
-    fn killed_for_memory(&mut self, life: &Life, by_kernel: bool) -> MemoryEnd {
+    fn killed_for_memory(&mut self, life: &Life, by: &str) -> MemoryEnd {
         let client_pid = life.last.map_or(life.pid, |s| s.client.pid);
         let observed = self.conversation.observe(client_pid);
         let kib = life.peak_kib;
-        let by = if by_kernel {
-            "the kernel, out of memory,"
-        } else {
-            "somebody"
-        };
         self.chronicle
             .incident(Kind::Killed, &format!("claude, by {by} with SIGKILL"));
         MemoryEnd {
