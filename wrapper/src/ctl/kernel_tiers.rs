@@ -89,7 +89,10 @@ impl KernelTiers {
             return;
         }
         let is_inside = matches!(self.state, State::InScope | State::InOwnGroup);
-        let place = format!("own cgroup: {}", self.state.in_words());
+        let place = match self.state {
+            State::InOwnGroup => "own cgroup: one that claude-safe makes itself".to_owned(),
+            _ => format!("own cgroup: {}", self.state.in_words()),
+        };
         if is_inside {
             contain.in_force.push(place);
             match self.cap_bytes {
