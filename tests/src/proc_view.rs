@@ -24,6 +24,8 @@ pub struct Stat {
     pub tty: i32,
     /// Foreground group of that terminal, -1 without one.
     pub foreground: i32,
+    /// Threads that have not ended; the first one counts until the process is reaped.
+    pub threads: i32,
     /// Start, clock ticks since boot.
     pub start_ticks: u64,
 }
@@ -45,14 +47,16 @@ pub fn stat(pid: i32) -> Option<Stat> {
         session: number(3)?,
         tty: number(4)?,
         foreground: number(5)?,
+        threads: number(17)?,
         start_ticks: fields.get(19)?.parse().ok()?,
     })
 }
 
-/// Whether the process runs or is stopped: there, and not a zombie.
+/// Whether the process runs or is stopped: there, and neither dead nor a zombie. One whose first thread has ended is called a
+/// zombie while its others still run or are being ended.
 #[must_use]
 pub fn alive(pid: i32) -> bool {
-    stat(pid).is_some_and(|s| !matches!(s.state, 'Z' | 'X'))
+    stat(pid).is_some_and(|s| s.state != 'X' && (s.state != 'Z' || s.threads > 1))
 }
 
 /// The lines of `/proc/PID/status` by name, as they stand there.

@@ -610,6 +610,35 @@ fn fake_client_records_every_signal_and_who_sent_it() {
     }
 }
 
+/// A process whose first thread has ended, and whose second goes on until its input ends.
+fn without_its_first_thread() -> Command {
+    let script = format!(
+        "import ctypes, sys, threading\n\
+         threading.Thread(target=sys.stdin.read).start()\n\
+         ctypes.CDLL(None).syscall({}, 0)\n",
+        libc::SYS_exit
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &script]);
+    command
+}
+
+#[test]
+fn a_process_is_alive_until_its_last_thread_has_ended() {
+    let mut child = KillOnDrop(piped(&mut without_its_first_thread()).spawn().unwrap());
+    let pid = child.0.id() as i32;
+    let state = || proc_view::stat(pid).map(|s| s.state);
+    wait_until("the end of its first thread", SOON, || {
+        (state() == Some('Z')).then_some(())
+    });
+    assert!(proc_view::alive(pid));
+    drop(child.0.stdin.take());
+    wait_until("the end of the other", SOON, || {
+        (!proc_view::alive(pid)).then_some(())
+    });
+    assert_eq!(state(), Some('Z'), "nobody has reaped it yet");
+}
+
 #[test]
 fn fake_client_ends_as_it_was_told() {
     let sandbox = Sandbox::new();
