@@ -37,8 +37,6 @@ const ABSENT_MS: u64 = 10_000;
 pub struct Report {
     /// What it is doing, or why nothing.
     pub state: State,
-    /// What it was doing before that: a state that passes is seen for a while.
-    pub before: State,
     /// Given back so far, KiB, whether or not it came back.
     pub given_kib: u64,
     /// In swap now, KiB. 0 where the kernel does not say.
@@ -99,20 +97,20 @@ impl Reclaim {
             return Some(left_ms.max(ABSENT_MS / 100));
         }
         let Some(slice) = slice else {
-            self.tell(if goal == Goal::Rest {
+            self.report.state = if goal == Goal::Rest {
                 State::Resting
             } else {
                 State::NoSlice
-            });
+            };
             return None;
         };
         if goal == Goal::Rest && self.steering.state() == State::Resting {
             // Not a file is read for nothing.
-            self.tell(State::Resting);
+            self.report.state = State::Resting;
             return None;
         }
         let Some(reading) = Reading::take(slice, roots, now_ms) else {
-            self.tell(State::NoSlice);
+            self.report.state = State::NoSlice;
             return Some(ABSENT_MS);
         };
         let decision = self.steering.decide(&reading, goal);
@@ -125,14 +123,14 @@ impl Reclaim {
             Decision::Step(step) => {
                 if let Err(why) = self.start(slice, step, now_ms) {
                     self.steering.never_began();
-                    self.tell(why);
+                    self.report.state = why;
                     return Some(ABSENT_MS);
                 }
-                self.tell(self.steering.state());
+                self.report.state = self.steering.state();
                 Some(STEP_AT_MOST_MS)
             }
             Decision::Wait { ms } => {
-                self.tell(self.steering.state());
+                self.report.state = self.steering.state();
                 (goal != Goal::Rest).then_some(ms)
             }
         }
@@ -179,13 +177,6 @@ impl Reclaim {
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
-    }
-
-    fn tell(&mut self, state: State) {
-        if state != self.report.state {
-            self.report.before = self.report.state;
-            self.report.state = state;
-        }
     }
 }
 

@@ -212,10 +212,6 @@ mod tests {
             made.write("slice/memory.stat", STAT);
             made.write("slice/memory.pressure", PRESSURE);
             made.write(
-                "slice/memory.events",
-                "low 0\nhigh 0\nmax 4\noom 1\noom_kill 2\noom_group_kill 0\n",
-            );
-            made.write(
                 "proc/meminfo",
                 "MemTotal: 8000000 kB\nSwapTotal:  2097148 kB\nSwapFree: 2056188 kB\n",
             );
@@ -293,7 +289,6 @@ mod tests {
         for name in [
             "slice/memory.swap.current",
             "slice/memory.pressure",
-            "slice/memory.events",
             "proc/swaps",
             "proc/pressure/memory",
         ] {

@@ -90,6 +90,8 @@ pub struct Observed {
     pub id: Option<String>,
     /// Its turn.
     pub turn: Turn,
+    /// Since when, by the clock of the file that tells: when it was written last.
+    pub since: Option<SystemTime>,
 }
 
 /// What a client says of itself in `sessions/PID.json`, written by newer clients; one left by an earlier
@@ -119,6 +121,7 @@ pub fn own_words(
             .filter(|id| is_uuid(id))
             .map(str::to_owned),
         turn,
+        since: Some(written),
     })
 }
 
@@ -224,14 +227,17 @@ impl<'a> Conversation<'a> {
             .or_else(|| self.cleared_into())
             .or_else(|| self.id.clone());
         self.id.clone_from(&id);
-        let turn = match told.map(|t| t.turn) {
-            Some(turn) if turn != Turn::Unknown => turn,
-            _ => id
-                .as_deref()
-                .and_then(|id| self.transcript(id))
-                .map_or(Turn::Unknown, |path| transcript::turn_of(&path)),
+        let (turn, since) = match told {
+            Some(told) if told.turn != Turn::Unknown => (told.turn, told.since),
+            _ => match id.as_deref().and_then(|id| self.transcript(id)) {
+                Some(path) => {
+                    let written = fs::metadata(&path).and_then(|data| data.modified());
+                    (transcript::turn_of(&path), written.ok())
+                }
+                None => (Turn::Unknown, None),
+            },
         };
-        Observed { id, turn }
+        Observed { id, turn, since }
     }
 
     /// Does the transcript end with the model's last word? In `-p` the client's own file says "busy"

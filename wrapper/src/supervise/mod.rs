@@ -73,6 +73,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use terminal::TerminalKeeper;
+use tiers::Idleness;
 use tool::Fattest;
 use transcript::Turn;
 
@@ -202,9 +203,8 @@ struct Life {
     ledger: Option<Ledger>,
     /// When tier 1 is to look, if at all before something else happens.
     reclaim_at_ms: Option<u64>,
-    /// Since when the conversation waits for its user, as far as was seen.
-    idle_since_ms: Option<u64>,
-    idle_asked_ms: u64,
+    started_ms: u64,
+    idleness: Idleness,
     /// Processes of this session that the kernel has killed for memory, at the last look.
     group_oom_kills: Option<u64>,
     /// The client is being ended.
@@ -471,8 +471,8 @@ impl Supervisor<'_> {
             fattest: None,
             ledger: None,
             reclaim_at_ms: None,
-            idle_since_ms: None,
-            idle_asked_ms: 0,
+            started_ms,
+            idleness: Idleness::default(),
             group_oom_kills: None,
             look_at_ms: started_ms + first_look_ms.min(FIRST_LOOK_MS),
         };

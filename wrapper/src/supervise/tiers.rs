@@ -1,6 +1,7 @@
 //! What tier 1 is to do next in a running session, and what is written down of tiers 0 and 1. The mechanisms are in
 //! [`crate::contain`], [`crate::reclaim`] and the guard.
 
+use super::conversation::Observed;
 use super::transcript::Turn;
 use super::{Life, Seen, Supervisor};
 use crate::guard_page;
@@ -14,6 +15,41 @@ const IDLE_MS: u64 = 60_000;
 
 /// How often is asked whether it is, milliseconds: its transcript is read for that.
 const IDLE_LOOK_MS: u64 = 10_000;
+
+/// Since when the conversation waits for its user.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Idleness {
+    since_ms: Option<u64>,
+    asked_ms: u64,
+}
+
+impl Idleness {
+    /// When it has been waiting for long enough, if nothing is done until then.
+    fn due_ms(self) -> Option<u64> {
+        self.since_ms.map(|since| since + IDLE_MS)
+    }
+
+    /// Is it time to ask again? At the latest when it becomes idle: something may have been done since.
+    fn is_to_be_asked(self, now_ms: u64) -> bool {
+        let becomes_idle = |due| self.asked_ms < due && due <= now_ms;
+        now_ms >= self.asked_ms + IDLE_LOOK_MS || self.due_ms().is_some_and(becomes_idle)
+    }
+
+    /// The turn as it is now, and for how long it has been so, where that is known: between two looks there may have been
+    /// another one. Not longer than since `started_ms`: a conversation of last year was resumed now.
+    fn note(&mut self, now_ms: u64, turn: Turn, ago_ms: Option<u64>, started_ms: u64) {
+        let told = ago_ms.map(|ago| now_ms.saturating_sub(ago).max(started_ms));
+        self.asked_ms = now_ms;
+        self.since_ms = match turn {
+            Turn::Idle => told.or(self.since_ms).or(Some(now_ms)),
+            Turn::Busy | Turn::Unknown => None,
+        };
+    }
+
+    fn is_idle(self, now_ms: u64) -> bool {
+        self.due_ms().is_some_and(|due| due <= now_ms)
+    }
+}
 
 /// Is the guard to be told to use its pool? Once a life, when the tree first fills the threshold; never without one.
 fn tier_1_is_due(total_kib: u64, threshold_mib: Option<u64>, told: bool) -> bool {
@@ -35,7 +71,8 @@ impl Supervisor<'_> {
             Goal::Hold { threshold_kib }
         };
         let next_ms = self.reclaim.look(self.containment.folder(), now, goal);
-        life.reclaim_at_ms = next_ms.map(|ms| now + ms);
+        let idle_ms = life.idleness.due_ms().filter(|due| *due > now);
+        life.reclaim_at_ms = next_ms.map(|ms| (now + ms).min(idle_ms.unwrap_or(u64::MAX)));
         let weight = self.reclaim.report().swap_weight_permille;
         if weight > 0 {
             life.watcher.weigh_swap(weight);
@@ -47,13 +84,14 @@ impl Supervisor<'_> {
         let Some(seen) = life.last.filter(|_| !self.setup.invocation.is_print()) else {
             return false;
         };
-        if now_ms >= life.idle_asked_ms + IDLE_LOOK_MS {
-            life.idle_asked_ms = now_ms;
-            let waits = self.conversation.observe(seen.client.pid).turn == Turn::Idle;
-            life.idle_since_ms = waits.then(|| life.idle_since_ms.unwrap_or(now_ms));
+        if life.idleness.is_to_be_asked(now_ms) {
+            let Observed { turn, since, .. } = self.conversation.observe(seen.client.pid);
+            // Of a file from the future it is not known.
+            let ago = since.and_then(|since| since.elapsed().ok());
+            let ago_ms = ago.map(|ago| ago.as_millis().try_into().unwrap_or(u64::MAX));
+            life.idleness.note(now_ms, turn, ago_ms, life.started_ms);
         }
-        life.idle_since_ms
-            .is_some_and(|since| now_ms >= since + IDLE_MS)
+        life.idleness.is_idle(now_ms)
     }
 
     /// Tells the guard, once, that the tree has passed the tier 1 threshold. A page that its guard has not taken
@@ -104,6 +142,43 @@ impl Supervisor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_idle_a_minute_after_its_last_word_whenever_we_looked() {
+        let mut idleness = Idleness::default();
+        assert!(idleness.is_to_be_asked(100_000));
+        assert!(!idleness.is_idle(100_000));
+        // Its last word was 25 s ago.
+        idleness.note(100_000, Turn::Idle, Some(25_000), 10_000);
+        assert_eq!(idleness.due_ms(), Some(135_000));
+        assert!(!idleness.is_to_be_asked(109_999) && idleness.is_to_be_asked(110_000));
+        idleness.note(130_000, Turn::Idle, Some(55_000), 10_000);
+        assert!(!idleness.is_to_be_asked(134_999) && !idleness.is_idle(134_999));
+        assert!(idleness.is_to_be_asked(135_000) && idleness.is_idle(135_000));
+        idleness.note(135_000, Turn::Idle, Some(60_000), 10_000);
+        assert!(!idleness.is_to_be_asked(135_001) && idleness.is_idle(135_001));
+        // A whole turn between two looks, then one that goes on.
+        idleness.note(145_000, Turn::Idle, Some(2_000), 10_000);
+        assert!(!idleness.is_idle(145_000));
+        assert_eq!(idleness.due_ms(), Some(203_000));
+        idleness.note(155_000, Turn::Busy, Some(1_000), 10_000);
+        assert_eq!(idleness.due_ms(), None);
+    }
+
+    #[test]
+    fn how_long_it_has_waited_is_never_more_than_it_lives_and_may_be_unknown() {
+        let year_ms = 31_536_000_000;
+        let mut idleness = Idleness::default();
+        idleness.note(20_000, Turn::Idle, Some(year_ms), 10_000);
+        assert_eq!(idleness.due_ms(), Some(70_000));
+        let mut idleness = Idleness::default();
+        for now_ms in [20_000, 50_000] {
+            idleness.note(now_ms, Turn::Idle, None, 10_000);
+            assert_eq!(idleness.due_ms(), Some(80_000), "as far as we saw");
+        }
+        idleness.note(60_000, Turn::Unknown, None, 10_000);
+        assert!(!idleness.is_idle(u64::MAX));
+    }
 
     #[test]
     fn the_guard_is_told_once_from_the_threshold_on() {
